@@ -1,0 +1,30 @@
+"""Writing files whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from whatwhere.errors import WriteError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place at the end, or vanishes where something fails.
+
+    Readers see the old file or the new one, never a part, also after a crash. Raises `WriteError` where the disk is
+    full or the folder cannot be written; what stood at `path` is then unharmed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WriteError(
+            f"{path} could not be written ({error.strerror or error}). What stood there before is unharmed. Make room"
+            " or choose another place, then run again (a fit with --resume)."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
