@@ -57,8 +57,8 @@ def check_ndim(name: str, array: Any, axes: Sequence[str]) -> None:
     shape = np.shape(array) if not hasattr(array, "shape") else tuple(array.shape)
     if len(shape) != len(axes):
         raise InputError(
-            f"{name} has {len(shape)} dimensions, shape {shape}: expected {len(axes)}, ({', '.join(axes)})."
-            " Reshape it, height before width."
+            f"{name} has {len(shape)} dimensions, shape {shape}: expected {len(axes)}, ({', '.join(axes)}). Reshape"
+            " it, height before width."
         )
 
 
@@ -66,8 +66,8 @@ def check_same_rows(name: str, n_rows: int, other: str, n_other: int, each: str 
     """Raises `InputError` unless both have the same number of rows."""
     if n_rows != n_other:
         raise InputError(
-            f"{name} has {n_rows:,} rows but {other} has {n_other:,}: one row per {each} is needed."
-            " Leave out what has no partner."
+            f"{name} has {n_rows:,} rows but {other} has {n_other:,}: one row per {each} is needed. Leave out what"
+            " has no partner."
         )
 
 
@@ -102,8 +102,8 @@ def check_finite(name: str, values: np.ndarray, columns: Sequence[Any] | None = 
     else:
         where = some_of(f"neuron {columns[j]} in {row} {i}" for i, j in np.argwhere(~good))
     raise InputError(
-        f"{name} holds {n_bad:,} {'value that is' if n_bad == 1 else 'values that are'} not finite: {where}."
-        " Mend them, or leave them out with nonfinite='rows' or nonfinite='neurons'."
+        f"{name} holds {n_bad:,} {'value that is' if n_bad == 1 else 'values that are'} not finite: {where}. Mend"
+        " them, or leave them out with nonfinite='rows' or nonfinite='neurons'."
     )
 
 
@@ -116,8 +116,7 @@ def check_positions(name: str, which: Any, n: int, each: str) -> np.ndarray:
     positions = np.asarray(which)
     if positions.ndim != 1 or positions.size == 0 or positions.dtype.kind not in "biu":
         raise InputError(
-            f"{name} has shape {positions.shape} and dtype {positions.dtype}: expected at least one integer"
-            " position,"
+            f"{name} has shape {positions.shape} and dtype {positions.dtype}: expected at least one integer position,"
             f" or one boolean per {each} (n = {n:,})."
         )
     if positions.dtype.kind == "b":

@@ -86,8 +86,8 @@ def check_array(name: str, array: ArrayLike, axes: tuple[str, ...]) -> NDArray[A
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise InputError(
-            f"{name} has {int((~finite).sum()):,} values that are NaN or infinite, the first at {where}:"
-            " finite numbers are needed. Leave those trials or neurons out."
+            f"{name} has {int((~finite).sum()):,} values that are NaN or infinite, the first at {where}: finite"
+            " numbers are needed. Leave those trials or neurons out."
         )
     return checked
 
@@ -96,8 +96,8 @@ def check_same_neurons(name: str, n_neurons: int, other: str, n_other: int) -> N
     """Raises `InputError` unless both have the same number of neurons."""
     if n_neurons != n_other:
         raise InputError(
-            f"{name} has {n_neurons:,} neurons but {other} has {n_other:,}: the same neurons are needed in"
-            " both. Select the same columns."
+            f"{name} has {n_neurons:,} neurons but {other} has {n_other:,}: the same neurons are needed in both."
+            " Select the same columns."
         )
 
 
@@ -106,8 +106,8 @@ def check_not_negative(name: str, array: ArrayLike) -> None:
     lowest = float(np.min(np.asarray(array), initial=0.0))
     if lowest < 0:
         raise InputError(
-            f"{name} has negative values, down to {lowest:g}: a Poisson likelihood needs counts or"
-            " rates of 0 or more. Give the responses without centring, or use a correlation."
+            f"{name} has negative values, down to {lowest:g}: a Poisson likelihood needs counts or rates of 0 or"
+            " more. Give the responses without centring, or use a correlation."
         )
 
 
@@ -146,9 +146,7 @@ def centred(values: Array) -> tuple[Array, Array]:
     return deviations, centre
 
 
-def sum_trials(
-    responses: NDArray[Any], image: NDArray[np.intp], n_repeats: Array
-) -> tuple[Array, Array, Array, Array]:
+def sum_trials(responses: NDArray[Any], image: NDArray[np.intp], n_repeats: Array) -> tuple[Array, Array, Array, Array]:
     """Means (centred), centre, squared deviations within images and sums, for blocks of neurons at a time."""
     n_trials, n_neurons = responses.shape
     per_image = csr_array((np.ones(n_trials), (image, np.arange(n_trials))), shape=(len(n_repeats), n_trials))

@@ -57,9 +57,7 @@ def neuron_counts(blocks: list[slice], n_resamples: int, seed: int) -> Iterator[
         yield counts.reshape(n_resamples, size).astype(np.float64)
 
 
-def resampled_means(
-    scores: Iterable[Array], blocks: list[slice], n_resamples: int, seed: int
-) -> dict[Over, Array]:
+def resampled_means(scores: Iterable[Array], blocks: list[slice], n_resamples: int, seed: int) -> dict[Over, Array]:
     """Each resample's mean over neurons, of images alone and of both; `scores` are (n_resamples, block)."""
     sums: dict[Over, Array] = {"images": np.zeros(n_resamples), "both": np.zeros(n_resamples)}
     n: dict[Over, Array] = {"images": np.zeros(n_resamples), "both": np.zeros(n_resamples)}

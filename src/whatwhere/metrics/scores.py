@@ -41,19 +41,13 @@ class Score:
 BOTH: tuple[Literal["prediction", "response"], ...] = ("prediction", "response")
 SCORES: dict[str, Score] = {
     "correlation": Score(correlations.average_kernel, zero_for_constant=BOTH, bounds=(-1, 1)),
-    "single_trial_correlation": Score(
-        correlations.single_trial_kernel, zero_for_constant=BOTH, bounds=(-1, 1)
-    ),
+    "single_trial_correlation": Score(correlations.single_trial_kernel, zero_for_constant=BOTH, bounds=(-1, 1)),
     "fev": Score(explained.fev_kernel, "rates", zero_for_constant=("response",), bounds=(-np.inf, 1)),
     "feve": Score(explained.feve_kernel, "repeats", 1),
     "explainable_variance": Score(explained.explainable_kernel, "repeats", 1, bounds=(-np.inf, 1)),
     "normalized_noise_power": Score(explained.noise_power_kernel, "repeats", 1, bounds=(0, np.inf)),
-    "oracle": Score(
-        correlations.oracle_kernel, "repeats", 2, zero_for_constant=("response",), bounds=(-1, 1)
-    ),
-    "normalized_correlation": Score(
-        explained.normalized_kernel, "repeats", 1, zero_for_constant=("prediction",)
-    ),
+    "oracle": Score(correlations.oracle_kernel, "repeats", 2, zero_for_constant=("response",), bounds=(-1, 1)),
+    "normalized_correlation": Score(explained.normalized_kernel, "repeats", 1, zero_for_constant=("prediction",)),
     "noise_ceiling": Score(explained.ceiling_kernel, "repeats", 1, bounds=(0, 1)),
     "log_likelihood_bits_per_spike": Score(likelihood.likelihood_kernel, counts=True),
 }
@@ -75,6 +69,6 @@ def check_applies(name: str, data: ImageSums, responses: ArrayLike) -> None:
         check_counts(data, responses)
     if score.needs == "rates" and (data.n_repeats > 1).any():
         raise InputError(
-            f"{name} needs noise-free rates, one row per image, but got images of several trials."
-            " For recorded responses use 'feve'."
+            f"{name} needs noise-free rates, one row per image, but got images of several trials. For recorded"
+            " responses use 'feve'."
         )

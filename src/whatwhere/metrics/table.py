@@ -61,9 +61,7 @@ class Source:
         return zero.all(axis=0)
 
 
-def summarize(
-    name: str, source: Source, options: ScoreOptions, resampling: Resampling
-) -> tuple[Array, dict[str, Any]]:
+def summarize(name: str, source: Source, options: ScoreOptions, resampling: Resampling) -> tuple[Array, dict[str, Any]]:
     """One score's values per neuron, and its entry in the summary."""
     score, data = SCORES[name], source.data
     level, seed = resampling.level, resampling.seed

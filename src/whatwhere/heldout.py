@@ -1,0 +1,193 @@
+"""`HeldOut`: images shown repeatedly and every trial's responses, for scoring against the noise."""
+
+from dataclasses import InitVar, dataclass
+from typing import Any
+
+import numpy as np
+
+from whatwhere.checks import check_choice, check_finite, check_ndim, check_numeric, check_same_rows, some_of
+from whatwhere.errors import InputError
+from whatwhere.rows import as_images, frozen, read_only, read_rows
+
+NONFINITE = ("error", "rows", "neurons")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class HeldOut:
+    """Repeated images and every neuron's response in each trial; repeat counts may differ by image.
+
+    - `images` (n_images, n_channels, height, width); three dimensions get one channel
+    - `responses` (n_trials, n_neurons), float32; one dimension is one neuron
+    - `image_index` (n_trials,), which of `images` each trial showed
+    - `rates` None or (n_images, n_neurons): the noise-free truth, for simulations only
+
+    `nonfinite`: "error" raises `InputError` where a response is NaN or infinite; "rows" leaves such trials
+    out, and images without a trial; "keep" leaves that to the `Recording` that this becomes part of.
+
+    >>> test = HeldOut(np.zeros((2, 5, 8)), np.array([[1.0], [3.0], [5.0]]), [0, 0, 1])
+    >>> test.n_repeats, test.mean_responses().ravel()
+    (array([2, 1]), array([2., 5.]))
+    """
+
+    images: Any
+    responses: Any
+    image_index: Any
+    rates: Any = None
+    nonfinite: InitVar[str] = "error"
+
+    def __post_init__(self, nonfinite: str) -> None:
+        check_choice("nonfinite", nonfinite, ("error", "rows", "keep"))
+        images = as_images("test images", self.images)
+        responses = as_responses("test responses", self.responses)
+        index = _as_index(self.image_index, images.shape[0], len(responses))
+        rates = self.rates
+        if rates is not None:
+            rates = as_responses("test rates", rates)
+            check_same_rows("test rates", len(rates), "test images", images.shape[0])
+            _check_neurons("test rates", rates.shape[1], "test responses", responses.shape[1])
+            check_finite("test rates", rates, range(rates.shape[1]))
+        if nonfinite == "error":
+            check_finite("test responses", responses, range(responses.shape[1]), row="trial")
+        self._set(images, responses, index, rates)
+        if nonfinite == "rows" and not np.isfinite(responses).all():
+            kept = self.select_trials(np.isfinite(responses).all(axis=1))
+            self._set(kept.images, kept.responses, kept.image_index, kept.rates)
+
+    def _set(self, images: Any, responses: Any, image_index: Any, rates: Any) -> None:
+        for name, value in {
+            "images": images,
+            "responses": responses,
+            "image_index": image_index,
+            "rates": rates,
+        }.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_repeats(cls, images: Any, repeats: Any, rates: Any = None, nonfinite: str = "error") -> "HeldOut":
+        """From (n_repeats, n_images, n_neurons); a repeat that is NaN in every neuron was not shown."""
+        repeats = np.asarray(repeats)
+        check_numeric("test repeats", repeats)
+        check_ndim("test repeats", repeats, ("n_repeats", "n_images", "n_neurons"))
+        n_images = as_images("test images", images).shape[0]
+        if repeats.shape[1] != n_images:
+            raise InputError(
+                f"test repeats has shape {repeats.shape} for {n_images:,} test images: expected (n_repeats, n_images,"
+                " n_neurons). Move its axes, for example with numpy.moveaxis."
+            )
+        shown = ~np.isnan(repeats).all(axis=2)  # (n_repeats, n_images)
+        repeat, image = np.nonzero(shown)
+        return cls(images, repeats[repeat, image], image, rates, nonfinite)
+
+    n_images = property(lambda self: int(self.images.shape[0]), doc="Number of distinct images.")
+    n_trials = property(lambda self: int(self.responses.shape[0]), doc="Number of trials, all repeats counted.")
+    n_neurons = property(lambda self: int(self.responses.shape[1]), doc="Number of neurons.")
+    image_shape = property(lambda self: tuple(self.images.shape[1:]), doc="(n_channels, height, width).")
+
+    def __repr__(self) -> str:
+        return f"HeldOut({self.n_images:,} images, {self.n_trials:,} trials, {self.n_neurons:,} neurons)"
+
+    @property
+    def n_repeats(self) -> np.ndarray:
+        """How often each image was shown, (n_images,)."""
+        return np.bincount(self.image_index, minlength=self.n_images)
+
+    def mean_responses(self) -> np.ndarray:
+        """Each image's response averaged over its repeats, (n_images, n_neurons), float64."""
+        order = np.argsort(self.image_index, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(self.n_repeats)[:-1]])
+        sums = np.add.reduceat(self.responses[order].astype(np.float64), starts, axis=0)
+        return sums / self.n_repeats[:, None]
+
+    def read_images(self, rows: Any = None) -> np.ndarray:
+        """The images of these rows (all by default), (n_rows, n_channels, height, width), float32."""
+        return np.array(read_rows(self.images, rows), dtype=np.float32)
+
+    def select_neurons(self, positions: np.ndarray) -> "HeldOut":
+        """The same trials of some neurons, given by position."""
+        rates = None if self.rates is None else frozen(self.rates[:, positions])
+        return HeldOut(self.images, frozen(self.responses[:, positions]), self.image_index, rates, "keep")
+
+    def select_trials(self, which: np.ndarray) -> "HeldOut":
+        """Some trials (one boolean each), without the images that no trial of them shows."""
+        if not which.any():
+            raise InputError("no test trial would be left: every trial holds a value that is not finite.")
+        images, index = np.unique(self.image_index[which], return_inverse=True)
+        rates = None if self.rates is None else self.rates[images]
+        return HeldOut(read_rows(self.images, images), self.responses[which], index, rates, "keep")
+
+    def with_responses(self, responses: np.ndarray) -> "HeldOut":
+        """The same trials with other responses, of the same shape."""
+        return HeldOut(self.images, responses, self.image_index, self.rates, "keep")
+
+    def noise_share(self) -> np.ndarray | None:
+        """Each neuron's noise variance over its total variance, (n_neurons,); None without a repeated image.
+
+        The noise is the variance around each image's mean, pooled over images; the total that of the same
+        trials. NaN for a neuron that never varies. 0: the same response in every repeat; 1: nothing repeats.
+        """
+        repeated = self.n_repeats[self.image_index] > 1
+        if not repeated.any():
+            return None
+        responses, index = self.responses[repeated].astype(np.float64), self.image_index[repeated]
+        noise = ((responses - self.mean_responses()[index]) ** 2).sum(axis=0) / (len(index) - len(np.unique(index)))
+        total = responses.var(axis=0, ddof=1)
+        return np.divide(noise, total, out=np.full_like(noise, np.nan), where=total > 0)
+
+
+def as_responses(name: str, responses: Any) -> np.ndarray:
+    """`responses` as read-only float32 (n_rows, n_neurons); one dimension is one neuron."""
+    responses = np.asarray(responses)
+    check_numeric(name, responses)
+    if responses.ndim == 1:
+        responses = responses[:, None]
+    check_ndim(name, responses, ("n_rows", "n_neurons"))
+    if 0 in responses.shape:
+        raise InputError(f"{name} is empty, shape {responses.shape}: expected at least one row and one neuron.")
+    if responses.dtype == np.float32:
+        return read_only(responses)
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which check_finite then names
+        return frozen(responses.astype(np.float32))
+
+
+def _as_index(image_index: Any, n_images: int, n_trials: int) -> np.ndarray:
+    index = np.asarray(image_index)
+    if index.ndim != 1 or index.dtype.kind not in "iu":
+        raise InputError(
+            f"image_index has shape {index.shape} and dtype {index.dtype}: expected one integer per trial, the row of"
+            " the test images that it showed."
+        )
+    check_same_rows("test responses", n_trials, "image_index", len(index), each="trial")
+    bad = np.flatnonzero((index < 0) | (index >= n_images))
+    if len(bad):
+        raise InputError(
+            f"image_index is out of range in trial {some_of(bad)}: got {some_of(index[bad])}, expected 0 to"
+            f" {n_images - 1:,}, for there are {n_images:,} test images."
+        )
+    unseen = np.flatnonzero(np.bincount(index, minlength=n_images) == 0)
+    if len(unseen):
+        raise InputError(
+            f"image_index names no trial of test image {some_of(unseen)}. Leave out images that were not shown."
+        )
+    return frozen(index.astype(np.intp))
+
+
+def _check_neurons(name: str, n_neurons: int, other: str, n_other: int) -> None:
+    if n_neurons != n_other:
+        raise InputError(
+            f"{name} has {n_neurons:,} neurons but {other} has {n_other:,}: expected the same neurons in the same"
+            " order."
+        )
+
+
+def check_fits(test: HeldOut, n_neurons: int, image_shape: tuple[int, ...]) -> None:
+    """Raises `InputError` unless `test` has this number of neurons and images of this shape."""
+    if not isinstance(test, HeldOut):
+        raise InputError(
+            f"test is a {type(test).__name__}: expected a HeldOut(images, responses, image_index) or None."
+        )
+    _check_neurons("test", test.n_neurons, "responses", n_neurons)
+    if test.image_shape != image_shape:
+        raise InputError(
+            f"test images have shape {test.image_shape} but images {image_shape}: expected the same (n_channels,"
+            " height, width). Crop or resample one of them."
+        )
