@@ -1,0 +1,259 @@
+"""Options, one frozen dataclass per concern, checked when made.
+
+The library, the command line and the files on disk all use these and nothing else: a default, its meaning and its
+allowed range stand here once. Strengths may be tuples: every combination is then fitted and the one with the lowest
+unpenalised validation loss kept.
+"""
+
+from dataclasses import field, fields, is_dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from whatwhere.checks import check_keys
+from whatwhere.errors import OptionError
+
+Nonlinearity = Literal["identity", "relu", "softplus", "elu"]
+OutputNonlinearity = Literal["identity", "relu", "softplus"]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Padding = Literal["valid", "same"]
+Strength = Annotated[float, Field(ge=0)]
+Strengths = Strength | tuple[Strength, ...]
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _option(default: Any, doc: str) -> Any:
+    """A dataclass field whose `doc` is shown by the command line's help."""
+    return field(default=default, metadata={"doc": doc})
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CoreOptions:
+    """The convolutional core, shared by all neurons: images (n, C, H, W) to feature maps (n, K, h, w).
+
+    A single value stands for every layer; otherwise one value a layer, as many as `kernel_sizes`.
+    """
+
+    kernel_sizes: tuple[Count | tuple[Count, Count], ...] = _option(
+        (9, 5, 5), "pixels, one a layer; a pair is (height, width)"
+    )
+    n_maps: Count | tuple[Count, ...] = _option(16, "feature maps of each layer")
+    padding: Padding | tuple[Padding, ...] | None = _option(
+        None, "valid crops the map by the kernel, same keeps its size; if not given, valid in the first layer alone"
+    )
+    separable: bool | tuple[bool, ...] = _option(False, "depthwise then pointwise convolution in place of a full one")
+    batch_norm: bool = _option(True, "normalise each map to unit variance over the batch, never with a learned scale")
+    batch_norm_shift: bool = _option(True, "learn an offset for each normalised map")
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = _option(
+        0.1, "weight of the newest batch in the running statistics"
+    )
+    nonlinearity: Nonlinearity = _option("elu", "after every layer but the last")
+    last_nonlinearity: Nonlinearity = _option("identity", "after the last layer")
+    kernel_std: Positive = _option(0.01, "standard deviation of the initial kernels")
+
+    @model_validator(mode="after")
+    def _one_value_a_layer(self) -> "CoreOptions":
+        if not self.kernel_sizes:
+            raise ValueError("kernel_sizes is empty: a core needs at least one layer.")
+        for name in ("n_maps", "padding", "separable"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != self.n_layers:
+                raise ValueError(
+                    f"{name} has {len(value)} values but kernel_sizes has {self.n_layers}: give one value a layer,"
+                    " or a single one for all."
+                )
+        return self
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.kernel_sizes)
+
+    def layers(self) -> list["LayerShape"]:
+        """One `LayerShape` a layer, single values repeated."""
+        padding = self.padding or ("valid",) + ("same",) * (self.n_layers - 1)
+        sizes = [(size, size) if isinstance(size, int) else size for size in self.kernel_sizes]
+        return [
+            LayerShape(size, *shape)
+            for size, *shape in zip(
+                sizes,
+                *(_repeat(value, self.n_layers) for value in (self.n_maps, padding, self.separable)),
+                strict=True,
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """One layer of the core: its kernel (height, width), maps, padding and whether it is separable."""
+
+    kernel_size: tuple[int, int]
+    n_maps: int
+    padding: str
+    separable: bool
+
+
+def _repeat(value: Any, n: int) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,) * n
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ReadoutOptions:
+    """What the readout may look like, and where the masks start."""
+
+    nonlinearity: OutputNonlinearity = _option("softplus", "of the output: identity, relu or softplus")
+    nonnegative_masks: bool = _option(False, "keep every mask at or above zero (projected after each step)")
+    nonnegative_features: bool = _option(False, "keep every feature weight at or above zero (projected)")
+    feature_norm: Literal["unit", "free"] = _option(
+        "free", "unit: |w_n| = 1, so that only the mask carries the scale; free: penalise the product"
+    )
+    sta_smoothing: Annotated[float, Field(ge=0)] = _option(
+        2.0, "pixels: width of the Gaussian that smooths the squared spike-triggered average before its peak is taken"
+    )
+    mask_noise: Annotated[float, Field(ge=0)] = _option(0.001, "standard deviation of the initial masks off their peak")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PenaltyOptions:
+    """Strengths of the penalties. Each is an average over neurons, so it means the same for any population.
+
+    A tuple of strengths is searched on the validation part. A readout refuses a strength that it does not have.
+    """
+
+    mask_l1: Strengths = _option(0.0, "factorised: mean over neurons of |m_n|_1")
+    feature_l1: Strengths = _option(0.0, "factorised, fixed mask: mean over neurons of |w_n|_1")
+    product_l1: Strengths = _option(0.0, "factorised: mean over neurons of |m_n|_1 |w_n|_1, the published V1 form")
+    weight_l2: Strengths = _option(0.0, "fully connected: mean over neurons of |q_n|_2 squared")
+    activity_l1: Strengths = _option(0.0, "fully connected: mean over images and neurons of |prediction|")
+    smoothness: Strengths = _option(0.0, "squared Laplacian of the first layer's kernels (equation 6)")
+    group_sparsity: Strengths = _option(0.0, "norms of the later layers' kernels (equation 7)")
+    relative: bool = _option(True, "smoothness and group sparsity relative to each kernel's norm")
+
+    def single(self) -> dict[str, float]:
+        """The strengths by name, each one number; raises `OptionError` where there are several to choose from."""
+        strengths = {option.name: getattr(self, option.name) for option in fields(self) if option.name != "relative"}
+        for name, value in strengths.items():
+            if isinstance(value, tuple):
+                raise OptionError(f"{name} holds {len(value)} strengths: expected one. Choose among `candidates()`.")
+        return strengths
+
+    def candidates(self) -> list["PenaltyOptions"]:
+        """Every combination of the strengths, each with single values; the first strength varies slowest."""
+        combinations: list[dict[str, Any]] = [{}]
+        for option in fields(self):
+            value = getattr(self, option.name)
+            choices = value if isinstance(value, tuple) else (value,)
+            combinations = [{**chosen, option.name: choice} for chosen in combinations for choice in choices]
+        return [PenaltyOptions(**chosen) for chosen in combinations]
+
+    @model_validator(mode="after")
+    def _no_empty_tuple(self) -> "PenaltyOptions":
+        for option in fields(self):
+            if getattr(self, option.name) == ():
+                raise ValueError(f"{option.name} is an empty list: give at least one strength.")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrainingOptions:
+    """The loss, the optimiser and the schedule of early stopping."""
+
+    loss: Literal["poisson", "squared"] = _option("poisson", "poisson (r - y log r) or squared error")
+    learning_rate: Positive = _option(3e-3, "of Adam, at first")
+    batch_size: Count = _option(128, "images a step")
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = _option(
+        0.2, "of the training images, where the recording does not set its own aside"
+    )
+    check_every: Count = _option(25, "steps between two looks at the validation loss")
+    patience: Count = _option(10, "checks without a better validation loss before the learning rate falls")
+    patience_from: Annotated[int, Field(ge=0)] = _option(0, "steps before which checks are not counted")
+    rate_factor: Annotated[float, Field(gt=0, lt=1)] = _option(0.3, "the learning rate is multiplied by this")
+    n_rates: Count = _option(3, "number of learning rates; after the last one runs out of patience, training stops")
+    max_steps: Annotated[int, Field(ge=0)] = _option(20_000, "training stops here at the latest")
+    precision: Literal["float32", "bf16"] = _option("float32", "bf16 computes the forward pass in bfloat16")
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = _option(30.0, "between checkpoints, where a folder is given")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class PreprocessingOptions:
+    """What is done to images and responses before the fit, undone in `predict`."""
+
+    standardize: Literal["global", "pixel", "none"] = _option(
+        "global", "images to zero mean and unit variance, by one number or by one a pixel, from training images alone"
+    )
+    scale_responses: bool = _option(True, "divide each neuron's responses by their standard deviation")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class ModelOptions:
+    """All options of one convolutional model: the defaults suit recordings of responses that are not negative."""
+
+    core: CoreOptions = field(default_factory=CoreOptions)
+    readout: ReadoutOptions = field(default_factory=ReadoutOptions)
+    penalties: PenaltyOptions = field(default_factory=PenaltyOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class RunOptions:
+    """What the command line asks of a run beside the model's own options."""
+
+    preset: Literal["recording", "simulation"] = _option("recording", "default options: for recordings or simulations")
+    neurons: Count | None = _option(None, "fit this many neurons, drawn at random with the seed; all if not given")
+    seed: Annotated[int, Field(ge=0)] = _option(0, "of neurons, split, kernels, masks and batches")
+    device: str = _option("auto", "auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
+    threads: Count | None = _option(None, "of the CPU; the machine's default if not given")
+    nonfinite: Literal["error", "rows", "neurons"] = _option(
+        "error", "responses that are NaN or infinite: refuse them, or leave out their rows or neurons"
+    )
+
+
+def make_options(kind: type[Any], values: dict[str, Any], where: str = "") -> Any:
+    """An options dataclass from plain values, nested ones too.
+
+    Raises `OptionError` that names an unknown key with the nearest known one, or the value that does not fit.
+
+    >>> make_options(CoreOptions, {"n_map": 4})
+    Traceback (most recent call last):
+    ...
+    whatwhere.errors.OptionError: unknown option 'n_map': known are 'kernel_sizes', 'n_maps', ... Did you mean 'n_maps'?
+    """
+    if not isinstance(values, dict):
+        raise OptionError(f"{where or 'options'}: expected a mapping of names to values (got {values!r}).")
+    options = {option.name: option for option in fields(kind)}
+    check_keys(f"option{' of ' + where if where else ''}", values, options)
+    nested = {
+        name: make_options(kind_of, value, name)
+        for name, value in values.items()
+        if isinstance(kind_of := options[name].type, type) and is_dataclass(kind_of) and not is_dataclass(value)
+    }
+    try:
+        return TypeAdapter(kind).validate_python({**values, **nested})
+    except ValidationError as error:
+        raise OptionError(explain(error, where)) from None
+
+
+def as_plain(options: Any) -> dict[str, Any]:
+    """Options as plain values for a file; `make_options` makes them again.
+
+    >>> as_plain(PreprocessingOptions())
+    {'standardize': 'global', 'scale_responses': True}
+    """
+    plain: dict[str, Any] = TypeAdapter(type(options)).dump_python(options, mode="json")
+    return plain
+
+
+def _closeness(error: Any) -> bool:
+    """Of the alternatives of a union, the one whose type was right but whose value was not says most."""
+    return not error["type"].endswith(("_type", "_parsing"))
+
+
+def explain(error: ValidationError, where: str = "") -> str:
+    """A pydantic error in the project's words: the option, what was expected, what was got."""
+    first = max(error.errors(include_url=False), key=_closeness)
+    name = f"{where}.{first['loc'][0]}" if first["loc"] else where
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{name.strip('.') or 'options'}: {message} (got {first['input']!r})."

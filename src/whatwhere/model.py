@@ -1,0 +1,184 @@
+"""The model: core, readout, bias and output nonlinearity, r_n = f(sum_ijk c_kij q_kijn + b_n)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from whatwhere.checks import check_choice
+from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions
+from whatwhere.core import NONLINEARITIES, Core, UnitBatchNorm, map_offset
+from whatwhere.errors import OptionError
+from whatwhere.initialisation import initial_bias, mask_peaks, signal_std, spike_triggered_averages
+from whatwhere.penalties import weighted_sum
+from whatwhere.readouts import READOUTS
+
+_MOST_IMAGES = 2048
+"""Images that the initial biases and statistics are computed from."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes that the data fix: channels, height and width of the images, and the number of neurons."""
+
+    n_channels: int
+    height: int
+    width: int
+    n_neurons: int
+
+
+class Model(nn.Module):
+    """Images (n_images, C, H, W) to predicted responses (n_images, n_neurons), both in the units of the fit.
+
+    Raises `OptionError` for a readout that is not known, or a penalty that the readout does not have; `InputError`
+    for a kernel larger than the image.
+    """
+
+    def __init__(self, readout: str, options: ModelOptions, shapes: Shapes) -> None:
+        super().__init__()
+        check_choice("readout", readout, READOUTS)
+        check_options(readout, options)
+        self.options, self.shapes = options, shapes
+        self.core = Core(options.core, shapes.n_channels, shapes.height, shapes.width)
+        self.readout = READOUTS[readout](shapes.n_neurons, self.core.output_shape, options.readout)
+        self.bias = nn.Parameter(torch.zeros(shapes.n_neurons))
+        self.nonlinearity = NONLINEARITIES[options.readout.nonlinearity]()
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.core(images)  # (n_images, K, h, w)
+        drive = self.readout(maps) + self.bias  # (n_images, n_neurons)
+        return self.nonlinearity(drive)
+
+    def penalty(self, options: PenaltyOptions, predictions: Tensor) -> Tensor:
+        """All penalties with their strengths, a scalar."""
+        terms = {
+            **self.readout.penalties(predictions),
+            "smoothness": lambda: self.core.smoothness(options.relative),
+            "group_sparsity": lambda: self.core.group_sparsity(options.relative),
+        }
+        return weighted_sum(options.single(), terms, predictions.new_zeros(()))
+
+    def locations(self) -> np.ndarray:
+        """Where each neuron looks, (n_neurons, 2): row and column of its mask's peak, in pixels of the image.
+
+        NaN for a neuron whose mask is zero everywhere: it looks nowhere.
+        """
+        masks = np.abs(self.readout.masks().cpu().numpy())
+        peaks = masks.reshape(len(masks), -1).argmax(1)
+        locations = np.stack(np.unravel_index(peaks, masks.shape[1:]), 1) + map_offset(self.options.core)
+        locations[masks.max((1, 2)) == 0] = np.nan
+        return locations
+
+
+def check_options(readout: str, options: ModelOptions) -> None:
+    """Raises `OptionError` for options that contradict each other, for every candidate strength."""
+    if options.training.loss == "poisson" and options.readout.nonlinearity == "identity":
+        raise OptionError(
+            "the poisson loss needs predictions of 0 or more, but the output nonlinearity is 'identity': choose"
+            " readout.nonlinearity 'softplus' or 'relu', or the loss 'squared'."
+        )
+    _check_choices(readout, options.readout)
+    for penalties in options.penalties.candidates():
+        _check_strengths(readout, penalties, options.core)
+        if readout == "factorized" and options.readout.feature_norm == "free" and _n_features(options.core) > 1:
+            _check_scale(penalties.single())
+
+
+def _check_choices(readout: str, options: ReadoutOptions) -> None:
+    """No choice that the readout would ignore."""
+    default = ReadoutOptions()
+    of_some = frozenset().union(*(kind.choices for kind in READOUTS.values()))
+    for name in sorted(of_some - READOUTS[readout].choices):
+        value = getattr(options, name)
+        if value != getattr(default, name):
+            raise OptionError(
+                f"the {readout} readout has no option {name!r} (={value!r}): leave it at {getattr(default, name)!r}."
+            )
+
+
+def _check_strengths(readout: str, penalties: PenaltyOptions, core: CoreOptions) -> None:
+    """No strength that the model would ignore or escape."""
+    strengths = penalties.single()
+    allowed = READOUTS[readout].strengths | {"smoothness", "group_sparsity"}
+    for name, strength in strengths.items():
+        if strength and name not in allowed:
+            raise OptionError(
+                f"the {readout} readout has no penalty {name!r} (={strength}): it has"
+                f" {', '.join(map(repr, sorted(allowed)))}. Set it to 0."
+            )
+    if readout == "factorized" and _n_features(core) == 1 and strengths["feature_l1"]:
+        raise OptionError(
+            f"feature_l1 (={strengths['feature_l1']}) has nothing to act on: with one feature map there are no feature"
+            " weights. Set it to 0, or give the last layer more maps."
+        )
+    if strengths["group_sparsity"] and core.n_layers == 1:
+        raise OptionError(
+            f"group_sparsity (={strengths['group_sparsity']}) has nothing to act on: it is for the layers after the"
+            " first, and the core has one. Set it to 0, or give kernel_sizes for more layers."
+        )
+    escaped = [name for name in ("mask_l1", "feature_l1", "product_l1", "weight_l2") if strengths[name]]
+    if escaped and not core.batch_norm and (penalties.relative or not strengths["smoothness"]):
+        raise OptionError(
+            f"{escaped[0]} (={strengths[escaped[0]]}) without batch normalisation is no penalty: the kernels grow"
+            " instead. Set core.batch_norm to true, or hold the kernels by an absolute smoothness (relative=false)."
+        )
+
+
+def _n_features(core: CoreOptions) -> int:
+    return core.layers()[-1].n_maps
+
+
+def _check_scale(strengths: dict[str, float]) -> None:
+    """No scale that escapes its penalty: (a m, w / a) is the same model."""
+    mask, feature = strengths["mask_l1"], strengths["feature_l1"]
+    if bool(mask) != bool(feature):
+        raise OptionError(
+            f"mask_l1 (={mask}) without feature_l1 (={feature}), or the reverse, is no penalty while"
+            " feature_norm='free': the other factor grows instead. Give both, use product_l1, or choose"
+            " feature_norm='unit'."
+        )
+
+
+@torch.no_grad()
+def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> None:
+    """Sets every parameter from the data: kernels, masks at the spike-triggered averages' peaks, biases.
+
+    images: (n_images, C, H, W), responses: (n_images, n_neurons), training part alone, in the units of the fit.
+    Batch normalisation starts with the statistics of the data under the initial kernels.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    options = model.options
+    model.core.initialize(generator)
+    averages = spike_triggered_averages(images, responses)
+    offset, map_size = map_offset(options.core), model.core.output_shape[1:]
+    peaks = mask_peaks(averages, map_size, offset, options.readout.sta_smoothing)
+    positions = np.stack(np.unravel_index(peaks.numpy(), map_size), 1) + np.floor(offset).astype(int)
+    reach = max(options.core.layers()[0].kernel_size) // 2
+    amplitudes = signal_std(images, responses, averages, positions, reach)
+    model.readout.initialize(peaks, amplitudes, options.readout.mask_noise, generator)
+    _start_statistics(model, images)
+    model.eval()
+    some = spread(images, _MOST_IMAGES)
+    drive = torch.cat([model.readout(model.core(chunk)) for chunk in some.split(options.training.batch_size)])
+    bias = initial_bias(
+        drive.double().cpu().numpy(), responses.double().mean(0).cpu().numpy(), options.readout.nonlinearity
+    )
+    model.bias.copy_(torch.from_numpy(bias))
+
+
+def spread(images: Tensor, most: int) -> Tensor:
+    """At most `most` images, evenly from the first to the last: a recording may begin unlike it goes on."""
+    return images[torch.linspace(0, len(images) - 1, min(most, len(images)), device=images.device).long()]
+
+
+def _start_statistics(model: Model, images: Tensor) -> None:
+    """Running statistics of batch normalisation from images of the whole recording, as if seen for ever."""
+    normalizations = [module for module in model.modules() if isinstance(module, UnitBatchNorm)]
+    momenta = [module.momentum for module in normalizations]
+    for module in normalizations:
+        module.momentum = 1.0
+    model.train()
+    model.core(spread(images, max(model.options.training.batch_size, 512)))
+    for module, momentum in zip(normalizations, momenta, strict=True):
+        module.momentum = momentum

@@ -1,0 +1,14 @@
+"""The readouts, chosen by name: how each neuron pools the core's feature maps."""
+
+from whatwhere.readouts.base import Readout
+from whatwhere.readouts.factorized import FactorizedReadout
+from whatwhere.readouts.fixed_mask import FixedMaskReadout
+from whatwhere.readouts.fully_connected import FullyConnectedReadout
+
+READOUTS: dict[str, type[Readout]] = {
+    "factorized": FactorizedReadout,
+    "fixed-mask": FixedMaskReadout,
+    "fully-connected": FullyConnectedReadout,
+}
+
+__all__ = ["READOUTS", "FactorizedReadout", "FixedMaskReadout", "FullyConnectedReadout", "Readout"]

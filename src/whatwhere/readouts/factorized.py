@@ -1,0 +1,78 @@
+"""The paper's readout: a sparse mask says *where*, a vector of feature weights says *what* (equation 3)."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from whatwhere.config import ReadoutOptions
+from whatwhere.penalties import mean_l1, mean_product_l1
+from whatwhere.readouts.base import Readout, draw
+
+
+class FactorizedReadout(Readout):
+    """q_kijn = m_ijn w_kn (Klindt et al. 2017, equation 3).
+
+    (a m, w / a) is the same model. With one feature there is therefore no w (a buffer of ones stands in for it);
+    with more, either |w_n| = 1 is held by projection (`feature_norm="unit"`) or the scale is left free, which needs
+    the product of the two norms, or both norms, to be penalised.
+    """
+
+    strengths: ClassVar[frozenset[str]] = frozenset({"mask_l1", "feature_l1", "product_l1"})
+    choices: ClassVar[frozenset[str]] = frozenset({"nonnegative_masks", "nonnegative_features", "feature_norm"})
+
+    def __init__(self, n_neurons: int, map_shape: tuple[int, int, int], options: ReadoutOptions) -> None:
+        super().__init__()
+        n_features, height, width = map_shape
+        self.n_neurons, self.map_shape, self.options = n_neurons, map_shape, options
+        self.mask = nn.Parameter(torch.zeros(n_neurons, height, width))
+        self.weights: Tensor
+        if n_features == 1:
+            self.register_buffer("weights", torch.ones(n_neurons, 1))
+        else:
+            self.weights = nn.Parameter(torch.full((n_neurons, n_features), 1.0 / n_features))
+
+    def forward(self, maps: Tensor) -> Tensor:  # (n_images, K, h, w)
+        n_images, n_features = maps.shape[:2]
+        pooled = self.mask.flatten(1) @ maps.flatten(0, 1).flatten(1).T  # (n_neurons, n_images * K)
+        if n_features == 1:
+            return pooled.T
+        pooled = pooled.view(self.n_neurons, n_images, n_features)
+        return torch.bmm(pooled, self.weights.unsqueeze(2)).squeeze(2).T  # (n_images, n_neurons)
+
+    @torch.no_grad()
+    def initialize(self, peaks: Tensor, amplitudes: Tensor, mask_noise: float, generator: torch.Generator) -> None:
+        mask = draw((self.n_neurons, self.map_shape[1] * self.map_shape[2]), 0.0, mask_noise, generator)
+        mask[torch.arange(self.n_neurons), peaks.cpu()] = amplitudes.cpu()
+        self.mask.copy_(mask.view_as(self.mask))
+        if self.map_shape[0] > 1:
+            self.weights.copy_(draw(tuple(self.weights.shape), 1.0 / self.map_shape[0], 0.01, generator))
+        self.project()
+
+    def penalties(self, predictions: Tensor) -> dict[str, Callable[[], Tensor]]:
+        return {
+            "mask_l1": lambda: mean_l1(self.mask),
+            "feature_l1": lambda: mean_l1(self.weights),
+            "product_l1": lambda: mean_product_l1(self.mask.flatten(1), self.weights),
+        }
+
+    @torch.no_grad()
+    def project(self) -> None:
+        if self.options.nonnegative_masks:
+            self.mask.clamp_(min=0.0)
+        if self.map_shape[0] == 1:
+            return
+        if self.options.nonnegative_features:
+            self.weights.clamp_(min=0.0)
+        if self.options.feature_norm == "unit":
+            norms = self.weights.norm(dim=1, keepdim=True)  # (n_neurons, 1)
+            norms[norms == 0] = 1.0  # weights that are all 0 stay; the mask must not die with them
+            self.weights.div_(norms)
+            self.mask.mul_(norms.unsqueeze(2))
+
+    def masks(self) -> Tensor:
+        return self.mask.detach()
+
+    def feature_weights(self) -> Tensor:
+        return self.weights.detach()
