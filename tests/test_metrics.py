@@ -45,20 +45,14 @@ def test_correlations_agree_with_scipy():
     of_averages = [pearsonr(predictions[:, n], mean[:, n]).statistic for n in range(5)]
     of_trials = [pearsonr(predictions[index, n], responses[:, n]).statistic for n in range(5)]
     np.testing.assert_allclose(metrics.correlation(predictions, mean), of_averages, rtol=1e-12)
-    np.testing.assert_allclose(
-        metrics.correlation_with_average(predictions, responses, index), of_averages, rtol=1e-12
-    )
-    np.testing.assert_allclose(
-        metrics.single_trial_correlation(predictions, responses, index), of_trials, rtol=1e-12
-    )
+    np.testing.assert_allclose(metrics.correlation_with_average(predictions, responses, index), of_averages, rtol=1e-12)
+    np.testing.assert_allclose(metrics.single_trial_correlation(predictions, responses, index), of_trials, rtol=1e-12)
 
 
 def test_correlation_with_average_counts_each_image_once():
     # averages 1, 2, 6 whatever the number of trials; predictions 1, 2, 3:
     # cov = (-1)(-2) + 0(-1) + 1(3) = 5, sums of squares 2 and 14
-    found = metrics.correlation_with_average(
-        [[1], [2], [3]], [[0], [2], [2], [6], [6], [6]], [0, 0, 1, 2, 2, 2]
-    )
+    found = metrics.correlation_with_average([[1], [2], [3]], [[0], [2], [2], [6], [6], [6]], [0, 0, 1, 2, 2, 2])
     np.testing.assert_allclose(found, [5 / np.sqrt(28)])
 
 
@@ -167,9 +161,7 @@ def test_feve_leaves_out_neurons_under_the_floor():
     predictions, responses, index = simulate(n_neurons=30)
     share = metrics.explainable_variance(responses, index)
     floor = float(np.median(share))
-    np.testing.assert_array_equal(
-        np.isnan(metrics.feve(predictions, responses, index, floor=floor)), share < floor
-    )
+    np.testing.assert_array_equal(np.isnan(metrics.feve(predictions, responses, index, floor=floor)), share < floor)
     assert np.isnan(metrics.feve(predictions, responses, index, floor=floor)).sum() == 15
     assert not np.isnan(metrics.feve(predictions, responses, index, floor=share[0])[0])
     with pytest.raises(OptionError, match="floor must be at least 0 and below 1, got 1"):
@@ -215,9 +207,7 @@ def test_oracle_agrees_with_a_loop():
         if same.any():
             trials.append(responses[t])
             others.append(responses[same].mean(axis=0))
-    expected = [
-        pearsonr(*pair).statistic for pair in zip(np.array(trials).T, np.array(others).T, strict=True)
-    ]
+    expected = [pearsonr(*pair).statistic for pair in zip(np.array(trials).T, np.array(others).T, strict=True)]
     np.testing.assert_allclose(metrics.oracle(responses, index), expected, rtol=1e-10)
 
 
@@ -227,9 +217,7 @@ def test_likelihood_agrees_with_scipy(given):
     mean_rate = np.array([1.0, 2.0, 3.0, 4.0, 5.0]) if given else responses.mean(axis=0)
     bits = poisson.logpmf(responses, predictions[index]) - poisson.logpmf(responses, mean_rate)
     expected = bits.sum(axis=0) / np.log(2) / responses.sum(axis=0)
-    found = metrics.poisson_log_likelihood(
-        predictions, responses, index, mean_rate=mean_rate if given else None
-    )
+    found = metrics.poisson_log_likelihood(predictions, responses, index, mean_rate=mean_rate if given else None)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
@@ -262,9 +250,7 @@ def test_permuting_trials_or_images_changes_nothing(score):
     trials = np.random.default_rng(1).permutation(len(index))
     np.testing.assert_allclose(score(predictions, responses[trials], index[trials]), expected, rtol=1e-10)
     images = np.random.default_rng(2).permutation(12)
-    np.testing.assert_allclose(
-        score(predictions[images], responses, np.argsort(images)[index]), expected, rtol=1e-10
-    )
+    np.testing.assert_allclose(score(predictions[images], responses, np.argsort(images)[index]), expected, rtol=1e-10)
 
 
 @recorded
@@ -280,9 +266,7 @@ def test_changing_the_unit_changes_nothing(name):
     predictions, responses, index = simulate()
     scale = np.array([1e-3, 0.5, 2.0, 10.0, 1e4])
     expected = RECORDED[name](predictions, responses, index)
-    np.testing.assert_allclose(
-        RECORDED[name](predictions * scale, responses * scale, index), expected, rtol=1e-9
-    )
+    np.testing.assert_allclose(RECORDED[name](predictions * scale, responses * scale, index), expected, rtol=1e-9)
     np.testing.assert_allclose(
         metrics.fev(predictions * scale, responses[:12] * scale),
         metrics.fev(predictions, responses[:12]),
@@ -321,9 +305,7 @@ def test_data_that_cannot_tell_are_refused():
     predictions, responses, _ = simulate()
     once = np.arange(12)
     for score in ("feve", "normalized_correlation"):
-        with pytest.raises(
-            InputError, match=f"{score} needs at least 1 image shown more than once, got 0 of 12"
-        ):
+        with pytest.raises(InputError, match=f"{score} needs at least 1 image shown more than once, got 0 of 12"):
             RECORDED[score](predictions, responses[:12], once)
     for name in ("explainable_variance", "normalized_noise_power", "noise_ceiling"):
         with pytest.raises(InputError, match=f"{name} needs at least 1 image shown more than once"):

@@ -96,9 +96,7 @@ def test_duplicated_population_keeps_its_mean_and_narrows_its_interval():
     assert (fourfold.high - fourfold.low) / (once.high - once.low) == pytest.approx(0.5, rel=0.1)
     predictions, responses, index = simulate()
     few = metrics.interval_over_images("correlation", predictions, responses, index)
-    many = metrics.interval_over_images(
-        "correlation", *(np.tile(a, 4) for a in (predictions, responses)), index
-    )
+    many = metrics.interval_over_images("correlation", *(np.tile(a, 4) for a in (predictions, responses)), index)
     np.testing.assert_allclose([many.mean, many.low, many.high], [few.mean, few.low, few.high], rtol=1e-9)
 
 
@@ -108,9 +106,7 @@ def test_interval_over_images_agrees_with_resampled_trials(name, over):
     """The sums over images of a named score against the score of the resampled trials themselves."""
     predictions, responses, index = simulate()
     by_sums = metrics.interval_over_images(name, predictions, responses, index, over=over, n_resamples=60)
-    by_trials = metrics.interval_over_images(
-        SLOW[name], predictions, responses, index, over=over, n_resamples=60
-    )
+    by_trials = metrics.interval_over_images(SLOW[name], predictions, responses, index, over=over, n_resamples=60)
     bounded = min(by_trials.high, 1.0) if name in ("noise_ceiling",) else by_trials.high
     np.testing.assert_allclose([by_sums.mean, by_sums.low], [by_trials.mean, by_trials.low], rtol=1e-9)
     assert by_sums.high == pytest.approx(bounded, rel=1e-9)
@@ -121,17 +117,13 @@ def test_fev_over_images_and_options_reach_the_score():
     predictions, responses, index = simulate()
     rates = responses[:25]
     fev = metrics.interval_over_images("fev", predictions, rates, n_resamples=50)
-    slow = metrics.interval_over_images(
-        lambda p, y, i: metrics.fev(p, y[i]), predictions, rates, n_resamples=50
-    )
+    slow = metrics.interval_over_images(lambda p, y, i: metrics.fev(p, y[i]), predictions, rates, n_resamples=50)
     np.testing.assert_allclose([fev.mean, fev.low, fev.high], [slow.mean, slow.low, slow.high], rtol=1e-9)
     mean_rate = np.full(6, 2.5)
     likelihood = functools.partial(metrics.poisson_log_likelihood, mean_rate=mean_rate)
     slow = metrics.interval_over_images(likelihood, predictions, responses, index, n_resamples=50)
     name = "log_likelihood_bits_per_spike"
-    fast = metrics.interval_over_images(
-        name, predictions, responses, index, mean_rate=mean_rate, n_resamples=50
-    )
+    fast = metrics.interval_over_images(name, predictions, responses, index, mean_rate=mean_rate, n_resamples=50)
     np.testing.assert_allclose([fast.mean, fast.low, fast.high], [slow.mean, slow.low, slow.high], rtol=1e-9)
     share = metrics.explainable_variance(responses, index)
     floor = float(np.median(share))
@@ -153,9 +145,7 @@ def test_both_is_as_wide_as_the_two_sources_together():
     both = metrics.interval_over_images(mean, predictions, responses, over="both", **kwargs)
     half = (over_images.high - over_images.low) / 2, (both.high - both.low) / 2
     assert half[0] == pytest.approx(images.std() / np.sqrt(40), rel=0.05)
-    assert half[1] == pytest.approx(
-        np.hypot(images.std() / np.sqrt(40), neurons.std() / np.sqrt(40)), rel=0.05
-    )
+    assert half[1] == pytest.approx(np.hypot(images.std() / np.sqrt(40), neurons.std() / np.sqrt(40)), rel=0.05)
 
 
 def test_blocks_of_neurons_leave_the_distribution_alone(monkeypatch):

@@ -115,9 +115,7 @@ def test_constant_and_left_out_neurons_are_counted():
     assert counts["normalized_correlation"] == (1, 1)
     assert counts["explainable_variance"] == counts["log_likelihood_bits_per_spike"] == (1, 0)
     predictions[:, 1] = 2.0  # now neither varies: left out, and not counted twice
-    again = metrics.score_table(predictions, responses, index, n_resamples=20).summary[
-        "normalized_correlation"
-    ]
+    again = metrics.score_table(predictions, responses, index, n_resamples=20).summary["normalized_correlation"]
     assert (again["n_left_out"], again["n_constant"]) == (1, 1)
     for kind, neuron in (("prediction", 0), ("response", 1), ("rate", 2)):
         assert list(np.flatnonzero(table.neurons[f"constant_{kind}"])) == [neuron]
@@ -139,13 +137,9 @@ def test_summary_is_strict_json_even_without_numbers():
 
 def test_same_seed_same_table_and_single_precision_is_close():
     predictions, responses, index, _ = simulate()
-    once, again = (
-        metrics.score_table(predictions, responses, index, n_resamples=30, seed=5) for _ in range(2)
-    )
+    once, again = (metrics.score_table(predictions, responses, index, n_resamples=30, seed=5) for _ in range(2))
     assert once.summary == again.summary
-    single = metrics.score_table(
-        predictions.astype(np.float32), responses.astype(np.int16), index, n_resamples=30
-    )
+    single = metrics.score_table(predictions.astype(np.float32), responses.astype(np.int16), index, n_resamples=30)
     np.testing.assert_allclose(single.neurons.iloc[:, :9], once.neurons.iloc[:, :9], rtol=1e-5)
 
 

@@ -333,7 +333,7 @@ def test_a_choice_that_the_readout_would_ignore_is_refused(name: str, choice: di
 
 def test_group_sparsity_is_refused_where_there_is_one_layer() -> None:
     one = {"kernel_sizes": (3,), "n_maps": 2, "padding": "valid"}
-    with pytest.raises(OptionError, match="group_sparsity .* has nothing to act on"):
+    with pytest.raises(OptionError, match=r"group_sparsity .* has nothing to act on"):
         Model("factorized", options(one, group_sparsity=0.1), SHAPES)
 
 

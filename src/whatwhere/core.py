@@ -69,6 +69,8 @@ class Layer(nn.Module):
             else nn.Identity()
         )
         self.nonlinearity = NONLINEARITIES[options.last_nonlinearity if last else options.nonlinearity]()
+        if hasattr(self.nonlinearity, "inplace"):
+            self.nonlinearity.inplace = True  # nothing else needs its input: one tensor of maps less a layer
 
     def forward(self, maps: Tensor) -> Tensor:
         maps = self.pad(maps)

@@ -1,0 +1,73 @@
+"""Every model by its name, made from plain values and found again from its files."""
+
+from pathlib import Path
+from typing import Any
+
+from whatwhere.baselines import Ridge
+from whatwhere.checks import check_choice, check_keys
+from whatwhere.config import ModelOptions, as_plain, make_options
+from whatwhere.errors import FormatError, OptionError
+from whatwhere.estimators import CNN, Estimator, FactorizedCNN, FixedMaskCNN, FullyConnectedCNN
+from whatwhere.presets import preset_options
+from whatwhere.storage import read_model
+
+MODELS: dict[str, type[Estimator]] = {
+    model.name: model for model in (FactorizedCNN, FixedMaskCNN, FullyConnectedCNN, Ridge)
+}
+
+
+COMMON = {"seed", "device", "threads", "nonfinite"}
+"""What is asked of every model alike; one that has no use for it (a device for ridge) is not told."""
+
+
+def make_model(
+    name: str, values: dict[str, Any] | None = None, *, preset: str = "recording", **common: Any
+) -> Estimator:
+    """A model that is not fitted yet.
+
+    values: options by concern, as in a configuration file, in place of the preset's: `{"core": {"n_maps": 8}}`, or
+    `{"strengths": [1, 10]}` for ridge. common: seed, device, threads, nonfinite. Raises `OptionError` for a name or an
+    option that is not known, or options that do not fit together.
+
+    >>> make_model("factorized", {"core": {"n_maps": 8}}).core.n_maps
+    8
+    """
+    kind = MODELS[check_choice("model", name, MODELS)]
+    values = dict(values or {})
+    common_names = kind().get_params().keys() & COMMON
+    own = {key: value for key, value in common.items() if key in common_names}
+    check_keys("option", common, COMMON)
+    if issubclass(kind, CNN):
+        options = make_options(ModelOptions, merge(as_plain(preset_options(name, preset)), values))
+        model: Estimator = kind(preset, **vars(options), **own)
+    else:
+        check_keys(f"option of {name}", values, sorted(kind().get_params().keys() - COMMON))
+        model = kind(**values, **own)
+    model.asked()
+    return model
+
+
+def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`values` with `changes` in their place, mappings merged key by key.
+
+    >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
+    {'a': {'b': 3, 'c': 2}}
+    """
+    merged = dict(values)
+    for key, change in changes.items():
+        both = isinstance(change, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], change) if both else change
+    return merged
+
+
+def load_model(path: str | Path) -> Estimator:
+    """The fitted model in a run's folder or in its `model.safetensors`, whichever kind it is.
+
+    Raises `FormatError` where the files are missing, damaged, changed or of a newer version.
+    """
+    tensors, description, history = read_model(Path(path))
+    try:
+        kind = MODELS[check_choice("model", str(description.get("model")), MODELS)]
+    except OptionError as error:
+        raise FormatError(f"{path}: {error} It may come from a newer whatwhere.") from error
+    return kind.rebuilt(path, tensors, description, history)

@@ -1,0 +1,172 @@
+"""What the command line shows: plans, progress, tables, notes and errors."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from whatwhere.cost import Plan
+from whatwhere.estimators import Observer
+from whatwhere.metrics import ScoreTable
+from whatwhere.runs import Comparison
+from whatwhere.training import Progress
+
+_WIDE = 160  # columns of a table in a file or pipe, where nothing else says how wide a line may be
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_SHOWN = {
+    "fev": "FEV",
+    "correlation": "correlation",
+    "single_trial_correlation": "single trial",
+    "feve": "FEVE",
+    "normalized_correlation": "CC norm",
+    "log_likelihood_bits_per_spike": "bits/spike",
+}
+_SECONDS_BETWEEN_LINES = 20.0
+NO_SCORES = "the recording has no held-out part: no scores."
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader wants them.
+
+    >>> duration(42), duration(130), duration(7300)
+    ('42 s', '2 min 10 s', '2 h 1 min')
+    """
+    if not math.isfinite(seconds):
+        return "unknown"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(n_bytes: float) -> str:
+    """Bytes as a reader wants them.
+
+    >>> size(3_500_000)
+    '3.3 MiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n_bytes < 1024 or unit == "GiB":
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    raise AssertionError
+
+
+def observer(model: str, told: Collection[str] = ()) -> Observer:
+    """Prints the plan, then a line of progress: all of them in place on a terminal, few and lasting ones elsewhere.
+
+    told: notes that were shown already.
+    """
+    last = [-math.inf]
+
+    def observe(event: Plan | Progress) -> None:
+        if isinstance(event, Plan):
+            show_plan(model, event)
+            show_notes(note for note in event.notes if note not in told)
+            return
+        ended = event.seconds_left == 0 and event.check.step > 0
+        if not out.is_terminal and not ended and time.monotonic() - last[0] < _SECONDS_BETWEEN_LINES:
+            return
+        last[0] = time.monotonic()
+        out.print(_progress_line(model, event), end="\n" if ended or not out.is_terminal else "\r")
+
+    return observe
+
+
+def _progress_line(model: str, event: Progress) -> str:
+    check = event.check
+    where = f"  {model} [{event.candidate + 1}] step {check.step:,}"
+    validation = f"validation {check.validation_loss:.4f} (best {event.best_loss:.4f} at {event.best_step:,})"
+    if check.step == 0:
+        return f"{where}  {validation}"
+    left = "done" if event.seconds_left == 0 else f"at least {duration(event.seconds_left)} left"
+    return f"{where}  loss {check.training_loss:.4f}  {validation}  rate {check.learning_rate:.1e}  {left}   "
+
+
+def show_plan(model: str, plan: Plan) -> None:
+    """What a fit will need."""
+    candidates = f", {plan.n_candidates} strengths" if plan.n_candidates > 1 else ""
+    out.print(
+        f"[bold]{model}[/]: {plan.n_images:,} images to fit, {plan.n_validation:,} to validate, {plan.n_parameters:,}"
+        f" parameters{candidates}; about {size(plan.memory)} of memory, {plan.seconds_per_step * 1000:.0f} ms a step,"
+        f" {duration(plan.least_seconds)} at the least, {duration(plan.most_seconds)} at the most."
+    )
+
+
+def show_notes(notes: Iterable[str]) -> None:
+    """What a reader or a check found worth saying."""
+    for note in notes:
+        out.print(f"  note: {note}", markup=False)
+
+
+def interval(entry: dict[str, Any], suffix: str = "") -> str:
+    """A mean with its interval."""
+    mean, low, high = entry["mean"], entry[f"low{suffix}"], entry[f"high{suffix}"]
+    if mean is None:
+        return "none"
+    return f"{mean:.3f}" if low is None else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def show_scores(scores: ScoreTable | None) -> None:
+    """Every score of one model with its intervals, and why others are missing."""
+    if scores is None:
+        out.print(NO_SCORES)
+        return
+    table = Table(
+        Column("score", no_wrap=True),
+        "mean [95 % over neurons]",
+        "95 % over test images",
+        "neurons",
+        "left out",
+        box=None,
+    )
+    for name, entry in scores.summary.items():
+        images = "" if entry["low_images"] is None else f"[{entry['low_images']:.3f}, {entry['high_images']:.3f}]"
+        table.add_row(name, interval(entry), images, str(entry["n_neurons"]), str(entry["n_left_out"]))
+    out.print(table, markup=False)
+    for name, reason in scores.absent.items():
+        out.print(f"  no {name}: {reason}", markup=False)
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """One row a model with its main scores, then the paired differences."""
+    metrics = {name: summary for name, summary in comparison.metrics().items() if summary}
+    if not metrics:
+        out.print(NO_SCORES)
+        return
+    shown = [name for name in _SHOWN if any(name in summary for summary in metrics.values())]
+    table = Table(
+        Column("model", no_wrap=True),
+        *(_SHOWN[name] for name in shown),
+        title="mean [95 % interval over neurons]",
+        box=None,
+    )
+    for model, summary in metrics.items():
+        table.add_row(model, *(interval(summary[name]) if name in summary else "" for name in shown))
+    out.print(table)
+    images = Table(
+        Column("model", no_wrap=True), "correlation", title="mean [95 % interval over test images]", box=None
+    )
+    for model, summary in metrics.items():
+        images.add_row(model, interval(summary["correlation"], "_images") if "correlation" in summary else "")
+    out.print(images)
+    for row in comparison.differences.itertuples():
+        out.print(
+            f"{row.model} - {row.minus}: {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}] in {row.score}, paired over"
+            f" {row.n} neurons (Wilcoxon p = {row.p_value:.2g})",
+            markup=False,
+        )
+
+
+def show_plain(values: dict[str, Any]) -> None:
+    """Names and values, one a line."""
+    for name, value in values.items():
+        out.print(f"  {name}: {value if isinstance(value, str) else json.dumps(value, default=str)}", markup=False)

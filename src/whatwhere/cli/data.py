@@ -1,0 +1,62 @@
+"""`whatwhere data`: what a file holds, one format into another, published recordings."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whatwhere import datasets, formats
+from whatwhere.cli import console
+
+data = typer.Typer(help="Look at recordings, convert them, fetch published ones.", no_args_is_help=True)
+
+Path_ = Annotated[Path, typer.Argument(help="A recording: file or folder.")]
+Format = Annotated[str | None, typer.Option("--format", help=f"Reader: {', '.join(formats.FORMATS)}; else recognised.")]
+
+
+@data.command()
+def info(
+    paths: Annotated[list[Path], typer.Argument(help="Recordings: files or folders.")], format: Format = None
+) -> None:
+    """Say what is there, what is missing, and what a recording holds.
+
+    Exit code 3 where something is damaged or of no known format; a folder that only lacks a file is no failure.
+    """
+    problems = 0
+    for path in paths:
+        inspection = formats.inspect(path, format)
+        console.out.print(f"{path}: {inspection.format or 'no known format'}", markup=False, style="bold")
+        for item in inspection.items:
+            console.out.print(f"  {item.status:8} {item.name}  {item.detail}", markup=False)
+        if inspection.summary is not None:
+            console.show_plain(inspection.summary)
+        if inspection.problem is not None:
+            problems += not any(item.status == "missing" for item in inspection.items)
+            console.out.print(f"  cannot be loaded: {inspection.problem}", markup=False)
+    if problems:
+        raise typer.Exit(3)
+
+
+@data.command()
+def convert(
+    source: Path_,
+    target: Annotated[Path, typer.Argument(help="File to write: .h5 or .npz.")],
+    format: Format = None,
+    nonfinite: Annotated[str, typer.Option(help="NaN: error, or leave out rows or neurons.")] = "error",
+    compress: Annotated[bool, typer.Option("--compress", help="Smaller and slower.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target.")] = False,
+) -> None:
+    """Write a recording in the project's own format (.h5, read lazily) or as .npz."""
+    recording = formats.load(source, format, nonfinite=nonfinite)
+    console.show_notes(recording.notes)
+    formats.save(recording, target, overwrite=overwrite, compress=compress)
+    console.out.print(f"{recording.n_images:,} images, {recording.n_neurons:,} neurons: {target}", markup=False)
+
+
+@data.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(datasets.DATASETS)}.")],
+    folder: Annotated[Path | None, typer.Option(help="Where to put it; a cache of the user's if not given.")] = None,
+) -> None:
+    """Download a published recording, checked file by file."""
+    console.out.print(str(datasets.fetch(name, folder)), markup=False)

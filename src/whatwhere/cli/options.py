@@ -1,0 +1,89 @@
+"""From flags and a YAML file to options: the file first, flags over it, one check for both."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from whatwhere.catalogue import MODELS, merge
+from whatwhere.checks import check_keys
+from whatwhere.config import ModelOptions, RunOptions, make_options
+from whatwhere.errors import FormatError, OptionError
+
+
+def gather(config: Path | None, assignments: list[str], flags: dict[str, Any]) -> tuple[RunOptions, dict[str, Any]]:
+    """Options of the run, and the models' own values by concern.
+
+    config: a YAML file; assignments: `concern.option=value`, values in YAML; flags: those given, None where not.
+    Raises `OptionError` for a key that is not known, naming the nearest; `FormatError` for a file that is no YAML.
+    """
+    values = read_config(config) if config is not None else {}
+    for assignment in assignments:
+        values = merge(values, parse_assignment(assignment))
+    run_keys = [option.name for option in fields(RunOptions)]
+    concerns = [option.name for option in fields(ModelOptions)]
+    check_keys("option", values, [*run_keys, *concerns, *MODELS])
+    run = {key: value for key, value in values.items() if key in run_keys}
+    run.update({key: value for key, value in flags.items() if value is not None})
+    models = {key: value for key, value in values.items() if key not in run_keys}
+    for key, value in models.items():
+        if not isinstance(value, dict):
+            raise OptionError(f"{key} must hold options, {key}.NAME=VALUE: got {value!r}.")
+    return make_options(RunOptions, run), models
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FormatError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise FormatError(f"{path} holds {type(values).__name__}: expected a mapping of options to values.")
+    return values
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """`concern.option=value` as a nested mapping.
+
+    >>> parse_assignment("core.kernel_sizes=[9, 5]")
+    {'core': {'kernel_sizes': [9, 5]}}
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise OptionError(f"{text!r}: expected concern.option=value, for example core.n_maps=8.")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or error
+        raise OptionError(f"{text!r}: the value cannot be read as YAML ({reason}).") from None
+    if isinstance(nested, str):
+        nested = _number(nested)
+    for key in reversed(name.strip().split(".")):
+        nested = {key: nested}
+    return dict(nested)
+
+
+def _number(text: str) -> Any:
+    """YAML 1.1 reads 1e-3 as text: the number it means."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def options_help() -> str:
+    """Every option of the convolutional models with its default and meaning, for the help of `fit` and `compare`."""
+    lines = ["Options for --set and --config, with their defaults for recordings:"]
+    for concern in fields(ModelOptions):
+        kind: Any = concern.type
+        default = kind()
+        for option in fields(kind):
+            value = getattr(default, option.name)
+            lines.append(f"  {concern.name}.{option.name}={_plain(value)}  {option.metadata['doc']}")
+    return "\n\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)

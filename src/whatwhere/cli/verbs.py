@@ -1,0 +1,192 @@
+"""The verbs: arguments in, a library call, its result shown."""
+
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from whatwhere import formats, runs
+from whatwhere.catalogue import MODELS, load_model, make_model
+from whatwhere.checks import check_choice
+from whatwhere.cli import console
+from whatwhere.cli.data import data
+from whatwhere.cli.options import gather, options_help
+from whatwhere.config import RunOptions
+from whatwhere.recording import Recording
+
+app = typer.Typer(
+    help="Fit models of large neural populations that separate what each neuron computes from where it looks.",
+    epilog="Exit codes: 0 well, 2 wrong options, 3 unusable data, 4 a folder or file that cannot be used, 5 training"
+    " failed, 130 Ctrl-C.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+app.add_typer(data, name="data")
+
+RecordingPath = Annotated[
+    Path, typer.Argument(help="HDF5 or npz file, Antolik region's folder, or file tree of one .npy per trial.")
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the run; made if missing.")]
+Preset = Annotated[str | None, typer.Option(help="Default options: recording or simulation.")]
+Config = Annotated[Path | None, typer.Option("--config", help="YAML file of options; flags and --set go over it.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option, e.g. core.n_maps=8; repeatable.")
+]
+Neurons = Annotated[int | None, typer.Option(help="Fit this many neurons, drawn at random with the seed.")]
+Seed = Annotated[int | None, typer.Option(help="Of neurons, split, kernels, masks and batches (default 0).")]
+Device = Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, ...")]
+Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.")]
+Nonfinite = Annotated[str | None, typer.Option(help="NaN in the data: error (default), or leave out rows or neurons.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")]
+
+
+def show_version(wanted: bool) -> None:
+    """Prints the version and ends."""
+    if wanted:
+        console.out.print(f"whatwhere {version_of('whatwhere')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True)] = False,
+) -> None:
+    """Fit models of large neural populations that separate what each neuron computes from where it looks."""
+
+
+@app.command(epilog=options_help())
+def fit(
+    recording: RecordingPath,
+    out: Out,
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "factorized",
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    neurons: Neurons = None,
+    seed: Seed = None,
+    device: Device = None,
+    threads: Threads = None,
+    nonfinite: Nonfinite = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+) -> None:
+    """Fit one model, score it on the held-out part, and keep it in a folder."""
+    check_choice("model", model, MODELS)
+    flags = _flags(preset, neurons, seed, device, threads, nonfinite)
+    options, values = gather(config, set_ or [], flags)
+    estimator = make_model(model, runs.own_values(model, [model], values), preset=options.preset, **_common(options))
+    loaded = _load(recording, options)
+    runs.open_folder(out, overwrite=overwrite, resume=resume)
+    run = runs.fit_run(estimator, loaded, out, resume=resume, observer=console.observer(model, loaded.notes))
+    console.show_scores(run.scores)
+    _end(out, run.model.stopped_)
+
+
+@app.command(epilog=options_help())
+def compare(
+    recording: RecordingPath,
+    out: Out,
+    models: Annotated[str, typer.Option(help=f"Names with commas between, of {', '.join(MODELS)}.")] = ",".join(MODELS),
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    neurons: Neurons = None,
+    seed: Seed = None,
+    device: Device = None,
+    threads: Threads = None,
+    nonfinite: Nonfinite = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+) -> None:
+    """Fit several models under one split and print their scores side by side; the first is set against the others.
+
+    An option of one model alone goes under its name: --set fixed-mask.penalties.feature_l1=0.01.
+    """
+    names = [name.strip() for name in models.split(",")]
+    flags = _flags(preset, neurons, seed, device, threads, nonfinite)
+    options, values = gather(config, set_ or [], flags)
+    for name in names:  # says what is wrong before the recording is read
+        make_model(name, runs.own_values(name, names, values), preset=options.preset, **_common(options))
+    loaded = _load(recording, options)
+    runs.open_folder(out, overwrite=overwrite, resume=resume)
+    comparison = runs.compare(
+        loaded,
+        names,
+        out,
+        values=values,
+        preset=options.preset,
+        resume=resume,
+        observe=lambda name: console.observer(name, loaded.notes),
+        **_common(options),
+    )
+    console.show_comparison(comparison)
+    _end(out, next(reversed(comparison.runs.values())).model.stopped_)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or its model.safetensors.")],
+    recording: RecordingPath,
+    out: Annotated[Path | None, typer.Option(help="Write metrics.json and scores.csv into this folder too.")] = None,
+) -> None:
+    """Score a fitted model on the held-out part of a recording that holds the neurons that it was fitted to."""
+    model = load_model(run)
+    if out is not None:
+        runs.open_folder(out)
+    scores = runs.evaluate_on(model, formats.load(recording))
+    console.show_scores(scores)
+    if out is not None:
+        runs.write_scores(model, scores, out)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or its model.safetensors.")],
+    images: Annotated[Path, typer.Argument(help="A .npy of images (n_images, n_channels, height, width).")],
+    out: Annotated[Path, typer.Option("--out", help="The .npy to write: responses (n_images, n_neurons).")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Predict the responses of a fitted model's neurons to new images."""
+    written = runs.predict_file(load_model(run), images, out, overwrite=overwrite)
+    console.out.print(f"{written[0]:,} images, {written[1]:,} neurons: {out}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for metrics and figures.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Of the population, its noise and the fit.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Simulate two cell types, fit them, and say how much was explained and how far off the locations are."""
+    from whatwhere.report.demo import draw_demo  # drawing is loaded only where something is drawn
+
+    runs.open_folder(out, overwrite=overwrite)
+    result, figures = draw_demo(out, seed=seed, observer=console.observer("factorized"))
+    console.out.print(result.story(), markup=False)
+    for figure in figures:
+        console.out.print(f"  {figure}", markup=False)
+
+
+def _flags(*values: Any) -> dict[str, Any]:
+    return dict(zip(("preset", "neurons", "seed", "device", "threads", "nonfinite"), values, strict=True))
+
+
+def _common(options: RunOptions) -> dict[str, Any]:
+    return {"seed": options.seed, "device": options.device, "threads": options.threads, "nonfinite": options.nonfinite}
+
+
+def _load(path: Path, options: RunOptions) -> Recording:
+    recording = formats.load(path, nonfinite=options.nonfinite)
+    console.show_notes(recording.notes)
+    return recording if options.neurons is None else recording.select_neurons(options.neurons, seed=options.seed)
+
+
+def _end(folder: Path, stopped: str) -> None:
+    console.out.print(f"written to {folder}", markup=False)
+    if stopped == "interrupted":
+        console.out.print("interrupted: the best model so far is kept; go on with --resume.", markup=False)
+        raise typer.Exit(130)

@@ -1,0 +1,82 @@
+"""What a fit needs before it starts: memory from the sizes, time from a few steps made on a copy."""
+
+import copy
+import time
+from dataclasses import dataclass
+
+from whatwhere.model import Model
+from whatwhere.training import TrainingData, backpropagate
+
+_TIMED_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Estimated before a fit starts.
+
+    memory: bytes held at the peak, data, parameters with their gradients, moments and best copy, and activations of
+    one step. seconds_per_step: measured. least_seconds: if the validation loss never got better; most_seconds: at
+    `max_steps`; both for all candidates.
+    """
+
+    n_images: int
+    n_validation: int
+    n_parameters: int
+    n_candidates: int
+    memory: int
+    seconds_per_step: float
+    least_seconds: float
+    most_seconds: float
+    notes: tuple[str, ...] = ()
+
+
+def make_plan(model: Model, data: TrainingData, n_candidates: int, notes: tuple[str, ...] = ()) -> Plan:
+    """The plan for fitting `n_candidates` models like this one; `model` itself is not changed."""
+    options = model.options.training
+    seconds = _seconds_per_step(model, data)
+    least = min(options.check_every * options.patience * options.n_rates, options.max_steps)
+    return Plan(
+        n_images=len(data.images),
+        n_validation=len(data.validation_images),
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        n_candidates=n_candidates,
+        memory=estimate_memory(model, data),
+        seconds_per_step=seconds,
+        least_seconds=seconds * least * n_candidates,
+        most_seconds=seconds * options.max_steps * n_candidates,
+        notes=notes,
+    )
+
+
+def estimate_memory(model: Model, data: TrainingData) -> int:
+    """Bytes at the peak of a step: data, seven copies of the parameters, and every map kept for the gradient."""
+    tensors = (data.images, data.responses, data.validation_images, data.validation_responses)
+    data_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    parameter_bytes = sum(parameter.numel() for parameter in model.parameters()) * 4
+    parameters = 7 * parameter_bytes  # value, gradient, two moments; the best value and its two moments
+    batch = min(model.options.training.batch_size, len(data.images))
+    return data_bytes + parameters + 4 * batch * _floats_per_image(model)
+
+
+def _floats_per_image(model: Model) -> int:
+    """Activations and their gradients per image: convolved, normalised and rectified maps, and the pooled maps."""
+    shapes, total = model.shapes, 0
+    height, width = shapes.height, shapes.width
+    for layer in model.options.core.layers():
+        if layer.padding == "valid":
+            height, width = height - layer.kernel_size[0] + 1, width - layer.kernel_size[1] + 1
+        total += 4 * layer.n_maps * height * width
+    pooled = shapes.n_neurons * model.core.output_shape[0]
+    return total + 2 * pooled + 4 * shapes.n_neurons
+
+
+def _seconds_per_step(model: Model, data: TrainingData) -> float:
+    trial = copy.deepcopy(model).train()
+    batch = slice(0, min(model.options.training.batch_size, len(data.images)))
+    seconds = 0.0
+    for number in range(1 + _TIMED_STEPS):  # the first one warms up
+        started = time.perf_counter()
+        backpropagate(trial, data.images[batch], data.responses[batch]).item()
+        if number:
+            seconds += time.perf_counter() - started
+    return seconds / _TIMED_STEPS

@@ -1,0 +1,6 @@
+"""Models in scikit-learn's manner: `fit`, `predict`, `score`, `evaluate`."""
+
+from whatwhere.estimators.base import Estimator, Observer
+from whatwhere.estimators.cnn import CNN, FactorizedCNN, FixedMaskCNN, FullyConnectedCNN
+
+__all__ = ["CNN", "Estimator", "FactorizedCNN", "FixedMaskCNN", "FullyConnectedCNN", "Observer"]

@@ -1,0 +1,329 @@
+"""The convolutional models: a shared core with one of three readouts, strengths chosen on validation images."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from whatwhere.checks import some_of
+from whatwhere.config import (
+    CoreOptions,
+    ModelOptions,
+    PenaltyOptions,
+    PreprocessingOptions,
+    ReadoutOptions,
+    TrainingOptions,
+    as_plain,
+    make_options,
+)
+from whatwhere.cost import make_plan
+from whatwhere.errors import OptionError
+from whatwhere.estimators.base import (
+    Estimator,
+    Observer,
+    as_recording,
+    expect_shape,
+    history_table,
+    response_scale,
+    shapes_of,
+)
+from whatwhere.estimators.resume import begin_fit, checkpoint_path, cpu_threads
+from whatwhere.model import Model, Shapes, check_options, initialize
+from whatwhere.presets import preset_options
+from whatwhere.recording import Recording
+from whatwhere.standardisation import Standardisation
+from whatwhere.training import Result, TrainingData, interruptible, train
+
+_CHUNK = 512
+
+
+class CNN(Estimator):
+    """A convolutional core with a readout; the three final classes below name their readout and nothing else.
+
+    preset: "recording" (softplus, Poisson loss, small core) or "simulation" (the paper's linear models); the other
+    options replace the preset's, concern by concern. seed: of kernels, masks, batches and the validation split.
+    device: "auto" takes a GPU if there is one. threads: of the CPU, None for the machine's default. nonfinite:
+    "error", or "rows" or "neurons" to leave out those that hold NaN.
+
+    Fitted: `model_`, `options_`, `masks_` (n_neurons, h, w), `locations_` (n_neurons, 2: row, column in image
+    pixels), `feature_weights_` (n_neurons, K), `history_`, `candidates_`, `stopped_` (why training ended).
+    """
+
+    def __init__(
+        self,
+        preset: str = "recording",
+        core: CoreOptions | None = None,
+        readout: ReadoutOptions | None = None,
+        penalties: PenaltyOptions | None = None,
+        training: TrainingOptions | None = None,
+        preprocessing: PreprocessingOptions | None = None,
+        *,
+        seed: int = 0,
+        device: str = "auto",
+        threads: int | None = None,
+        nonfinite: str = "error",
+    ) -> None:
+        self.preset = preset
+        self.core = core
+        self.readout = readout
+        self.penalties = penalties
+        self.training = training
+        self.preprocessing = preprocessing
+        self.seed = seed
+        self.device = device
+        self.threads = threads
+        self.nonfinite = nonfinite
+
+    def options(self) -> ModelOptions:
+        """The preset's options with those given in their place; raises `OptionError` where they do not fit."""
+        chosen = preset_options(self.name, self.preset)
+        given = {
+            concern: value
+            for concern in ("core", "readout", "penalties", "training", "preprocessing")
+            if (value := getattr(self, concern)) is not None
+        }
+        options = replace(chosen, **given)
+        check_options(self.name, options)
+        return options
+
+    def asked(self) -> dict[str, Any]:
+        return {"model": self.name, "seed": self.seed, "options": as_plain(self.options())}
+
+    def fit(
+        self,
+        images: Any,
+        responses: Any = None,
+        *,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        observer: Observer | None = None,
+    ) -> Self:
+        options = self.options()
+        device = choose_device(self.device)
+        given = as_recording(images, responses, self.nonfinite)
+        recording = given.check_nonnegative() if options.training.loss == "poisson" else given
+        shapes = shapes_of(recording)
+        with torch.device("meta"):
+            Model(self.name, options, shapes)  # says at once what does not fit, and takes no memory
+        fingerprint = given.fingerprint()
+        threads = self.threads
+        if folder is not None:
+            folder = Path(folder)
+            threads = begin_fit(folder, {**self.asked(), "data": fingerprint}, threads, resume)
+        with cpu_threads(threads):
+            prepared = prepare(recording, options, self.seed, device, fingerprint)
+            if self.threads not in (None, threads):
+                note = f"threads={threads}, as the fit was begun with, not {self.threads}: the result depends on it"
+                prepared = replace(prepared, notes=(*prepared.notes, note))
+            model, results = self._fit_candidates(options, prepared, shapes, folder, resume, observer)
+        self.remember(recording, prepared.rows, fingerprint)
+        self._keep(model, options, prepared, results)
+        return self
+
+    def _fit_candidates(
+        self,
+        options: ModelOptions,
+        prepared: "Prepared",
+        shapes: Shapes,
+        folder: Path | None,
+        resume: bool,
+        observer: Observer | None,
+    ) -> tuple[Model, list[Result]]:
+        """A model for each candidate strength; the one with the lowest validation loss, and how every fit ended."""
+        data, candidates = prepared.data, options.penalties.candidates()
+        models: list[Model] = []
+        results: list[Result] = []
+        with interruptible() as interrupted:
+            for number, penalties in enumerate(candidates):
+                model = Model(self.name, replace(options, penalties=penalties), shapes).to(data.images.device)
+                initialize(model, data.images, data.responses, self.seed)
+                if number == 0 and observer is not None:
+                    observer(make_plan(model, data, len(candidates), prepared.notes))
+                result = train(
+                    model,
+                    data,
+                    seed=self.seed,
+                    checkpoint=None if folder is None else checkpoint_path(folder, number),
+                    resume=resume,
+                    observer=observer,
+                    candidate=number,
+                    interrupted=interrupted,
+                )
+                if all(result.best_loss < earlier.best_loss for earlier in results):
+                    models = [model]
+                results.append(result)
+                if result.stopped == "interrupted":
+                    break
+        return models[0], results
+
+    def _keep(self, model: Model, options: ModelOptions, prepared: "Prepared", results: list[Result]) -> None:
+        self.options_ = options
+        self.model_ = model
+        self.standardisation_ = prepared.standardisation
+        self.response_scale_ = prepared.response_scale
+        self.history_ = pd.concat(
+            [history_table(result.history, number) for number, result in enumerate(results)], ignore_index=True
+        )
+        self.candidates_ = pd.DataFrame(
+            {
+                **_varied(options.penalties, len(results)),
+                "validation_loss": [result.best_loss for result in results],
+                "best_step": [result.best_step for result in results],
+                "steps": [result.history[-1].step for result in results],
+                "stopped": [result.stopped for result in results],
+            }
+        )
+        self.stopped_ = results[-1].stopped
+
+    @property
+    def masks_(self) -> np.ndarray:
+        """*Where*: (n_neurons, h, w), in the pixels of the feature maps."""
+        self.check_fitted()
+        return self.model_.readout.masks().cpu().numpy()
+
+    @property
+    def feature_weights_(self) -> np.ndarray:
+        """*What*: (n_neurons, K)."""
+        self.check_fitted()
+        return self.model_.readout.feature_weights().cpu().numpy()
+
+    @property
+    def kernels_(self) -> np.ndarray:
+        """The first layer's kernels, (K, n_channels, height, width), or (n_channels, 1, ...) where it is separable."""
+        self.check_fitted()
+        return self.model_.core.layers[0].spatial_kernels().detach().cpu().numpy()
+
+    @property
+    def locations_(self) -> np.ndarray:
+        """(n_neurons, 2): row and column of each mask's peak, in pixels of the image."""
+        self.check_fitted()
+        return self.model_.locations()
+
+    @torch.no_grad()
+    def predict(self, images: Any) -> np.ndarray:
+        self.check_fitted()
+        device = self.model_.bias.device
+        predictions = [np.zeros((0, self.shapes_.n_neurons), np.float32)]
+        for some in self.standardised(images, _CHUNK):
+            predictions.append(self.model_(torch.from_numpy(some).to(device)).cpu().numpy())
+        return np.concatenate(predictions) * self.response_scale_
+
+    def tensors(self) -> dict[str, Tensor]:
+        self.check_fitted()
+        return {
+            **{f"model/{name}": tensor for name, tensor in self.model_.state_dict().items()},
+            "response_scale": torch.tensor(self.response_scale_),
+        }
+
+    def description(self) -> dict[str, Any]:
+        self.check_fitted()
+        return {
+            "preset": self.preset,
+            **self.asked(),
+            "penalties": as_plain(self.model_.options.penalties),
+            "stopped": self.stopped_,
+        }
+
+    @classmethod
+    def restored(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> Self:
+        options = make_options(ModelOptions, description["options"])
+        chosen = replace(options, penalties=make_options(PenaltyOptions, description["penalties"]))
+        estimator = cls(
+            description["preset"],
+            options.core,
+            options.readout,
+            options.penalties,
+            options.training,
+            options.preprocessing,
+            seed=description["seed"],
+        )
+        estimator.options_, estimator.stopped_ = options, description["stopped"]
+        shapes = Shapes(**description["shapes"])
+        model = Model(cls.name, chosen, shapes)
+        model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})
+        estimator.model_ = model.eval()
+        estimator.response_scale_ = tensors["response_scale"].numpy()
+        expect_shape("response_scale", estimator.response_scale_, (shapes.n_neurons,))
+        return estimator
+
+
+class FactorizedCNN(CNN):
+    """The paper's model: a shared core, and for each neuron a mask (where) times feature weights (what).
+
+    Klindt et al. 2017, equations 2-4.
+    """
+
+    name: ClassVar[str] = "factorized"
+
+
+class FixedMaskCNN(CNN):
+    """A shared core read at one fixed pixel per neuron, the peak of its spike-triggered average (Batty et al. 2017)."""
+
+    name: ClassVar[str] = "fixed-mask"
+
+
+class FullyConnectedCNN(CNN):
+    """A shared core with a weight for each feature at each position (McIntosh et al. 2016)."""
+
+    name: ClassVar[str] = "fully-connected"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recording made ready for a fit: tensors on the device, and what undoes the scaling."""
+
+    data: TrainingData
+    standardisation: Standardisation
+    response_scale: np.ndarray
+    rows: np.ndarray
+    notes: tuple[str, ...]
+
+
+def prepare(recording: Recording, options: ModelOptions, seed: int, device: torch.device, fingerprint: str) -> Prepared:
+    """Splits, standardises and scales by statistics of the training rows alone, and moves all to the device."""
+    rows, validation_rows = recording.split(options.training.validation_fraction, seed)
+    standardisation = Standardisation.fit(recording.images, options.preprocessing.standardize, rows=rows)
+    scale = np.ones(recording.n_neurons, np.float32)
+    if options.preprocessing.scale_responses:
+        scale = response_scale(recording.responses[rows]).astype(np.float32)
+
+    def to_device(some: np.ndarray) -> tuple[Tensor, Tensor]:
+        images = standardisation.apply(recording.read_images(some))
+        return torch.from_numpy(images).to(device), torch.from_numpy(recording.responses[some] / scale).to(device)
+
+    data = TrainingData(*to_device(rows), *to_device(validation_rows), fingerprint)
+    return Prepared(data, standardisation, scale, rows, (*recording.notes, *_constant_note(recording)))
+
+
+def _constant_note(recording: Recording) -> list[str]:
+    constant = recording.neurons.index[recording.constant_neurons()]
+    if not len(constant):
+        return []
+    return [f"{len(constant):,} of {recording.n_neurons:,} neurons never vary (kept, scored 0): {some_of(constant)}"]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device named, or for "auto" a GPU where there is one; raises `OptionError` where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"device {name!r} cannot be used ({reason}): choose 'auto', 'cpu' or 'cuda'.") from None
+    return device
+
+
+def _varied(penalties: PenaltyOptions, n: int) -> dict[str, list[float]]:
+    """The strengths that were searched, each with its values in the order of the candidates."""
+    candidates = penalties.candidates()[:n]
+    return {
+        name: [getattr(candidate, name) for candidate in candidates]
+        for name, value in vars(penalties).items()
+        if isinstance(value, tuple)
+    }

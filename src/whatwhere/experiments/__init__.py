@@ -1,0 +1,1 @@
+"""Experiments with a known outcome: each a function that returns its result."""

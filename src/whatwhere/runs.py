@@ -1,0 +1,243 @@
+"""A run: one model fitted, judged and kept in a folder; and several of them compared under one split."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from whatwhere.catalogue import MODELS, load_model, make_model, merge
+from whatwhere.checks import check_choice, check_keys, some_of
+from whatwhere.errors import InputError, OptionError, RunError
+from whatwhere.estimators import CNN, Estimator, Observer
+from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
+from whatwhere.files import replacing
+from whatwhere.formats.npy import read_npy
+from whatwhere.metrics import ScoreTable, paired_difference
+from whatwhere.recording import Recording
+from whatwhere.storage import CONFIG_FILE, HISTORY_FILE, MODEL_FILE, write_text
+
+METRICS_FILE, NEURONS_FILE, CANDIDATES_FILE = "metrics.json", "scores.csv", "candidates.csv"
+DIFFERENCES_FILE = "differences.csv"
+_OURS = (MODEL_FILE, CONFIG_FILE, HISTORY_FILE, METRICS_FILE, NEURONS_FILE, CANDIDATES_FILE, DIFFERENCES_FILE)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A fitted model with its scores on the held-out part (None where the recording has none)."""
+
+    model: Estimator
+    scores: ScoreTable | None
+
+
+def open_folder(folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Makes the folder ready for a run.
+
+    Raises `RunError` where it holds a run already and neither overwriting nor resuming was asked for, or holds files
+    that are not a run's.
+    """
+    if overwrite and resume:
+        raise OptionError("overwrite and resume exclude each other: choose one.")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file: choose a folder for the run.")
+    ours = is_run(folder)
+    if ours and overwrite:
+        _clear(folder)
+    elif ours and not resume:
+        raise RunError(
+            f"{folder} holds a run already: use --resume to go on with it, --overwrite to replace it, or another"
+            " folder."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made: {error.strerror}. Choose another folder.") from error
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run was begun or ended here."""
+    return folder.is_dir() and any((folder / name).exists() for name in (*_OURS, CHECKPOINTS))
+
+
+def _clear(folder: Path) -> None:
+    """Removes a run's files, those of a comparison's models too, and nothing else."""
+    for name in _OURS:
+        (folder / name).unlink(missing_ok=True)
+    _remove_checkpoints(folder)
+    for model in MODELS:
+        if is_run(folder / model):
+            _clear(folder / model)
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    """All at once, so that a run killed meanwhile resumes from all of them or counts as ended; and what a kill left."""
+    checkpoints, gone = folder / CHECKPOINTS, folder / f".{CHECKPOINTS}.gone"
+    shutil.rmtree(gone, ignore_errors=True)
+    if checkpoints.exists():
+        checkpoints.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+    for name in _OURS:
+        for part in folder.glob(f".{name}.*.tmp"):  # see files.replacing
+            part.unlink(missing_ok=True)
+
+
+def fit_run(
+    model: Estimator, recording: Recording, folder: Path, *, resume: bool = False, observer: Observer | None = None
+) -> Run:
+    """Fits `model`, scores it on the held-out part, and writes the run; a run that had ended is only read again.
+
+    On Ctrl-C the best model so far is kept and written, and the checkpoints stay, so that the run can be resumed.
+    """
+    if resume and (folder / METRICS_FILE).exists() and not (folder / CHECKPOINTS).exists():
+        return read_run(model, recording, folder)
+    (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    model.fit(recording, folder=folder, resume=resume, observer=observer)
+    scores = None if recording.test is None else model.evaluate(recording)
+    write_run(model, scores, folder)
+    if model.stopped_ != "interrupted":
+        _remove_checkpoints(folder)
+    return Run(model, scores)
+
+
+def read_run(asked: Estimator, recording: Recording, folder: Path) -> Run:
+    """A run that had ended, scored again; its files stay as they are.
+
+    Raises `RunError` where it was fitted with other options, data or seed than are asked for.
+    """
+    found = load_model(folder)
+    wanted = {**asked.asked(), "data": recording.fingerprint()}
+    check_same_fit(folder, {**found.asked(), "data": found.fingerprint_}, wanted)
+    return Run(found, None if recording.test is None else found.evaluate(recording))
+
+
+def write_run(model: Estimator, scores: ScoreTable | None, folder: Path) -> None:
+    """The model's files, the strengths searched, and its scores."""
+    model.save(folder)
+    candidates = getattr(model, "candidates_", None)
+    if candidates is not None:
+        write_text(folder / CANDIDATES_FILE, candidates.to_csv(index=False))
+    write_scores(model, scores, folder)
+
+
+def write_scores(model: Estimator, scores: ScoreTable | None, folder: Path) -> None:
+    """`metrics.json` (each score's mean and interval) and, where there are scores, `scores.csv` (one row a neuron)."""
+    write_metrics({} if scores is None else scores.summary, folder)
+    if scores is not None:
+        write_text(folder / NEURONS_FILE, neuron_table(model, scores).to_csv(index=False))
+
+
+def write_metrics(metrics: dict[str, Any], folder: Path) -> None:
+    """`metrics.json`."""
+    write_text(folder / METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+
+
+def neuron_table(model: Estimator, scores: ScoreTable) -> pd.DataFrame:
+    """One row a neuron: its identifier, location where the model has one, and every score."""
+    table = scores.neurons.reset_index(drop=True)
+    locations = getattr(model, "locations_", None)
+    if locations is not None:
+        table.insert(0, "column", locations[:, 1])
+        table.insert(0, "row", locations[:, 0])
+    table.insert(0, "neuron", model.neurons_)
+    return table
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs on one recording under one split.
+
+    runs: by model. differences: one row for each model after the first, the first's correlation with the average
+    minus that model's over the same neurons, with its interval and Wilcoxon's p.
+    """
+
+    runs: dict[str, Run]
+    differences: pd.DataFrame
+
+    def metrics(self) -> dict[str, Any]:
+        """Scores by model, as `metrics.json` holds them."""
+        return {name: {} if run.scores is None else run.scores.summary for name, run in self.runs.items()}
+
+
+def compare(
+    recording: Recording,
+    names: Sequence[str],
+    folder: Path,
+    *,
+    values: dict[str, Any] | None = None,
+    preset: str = "recording",
+    resume: bool = False,
+    observe: Callable[[str], Observer | None] = lambda name: None,
+    **common: Any,
+) -> Comparison:
+    """Fits each of the named models to the recording's training part and judges all on its held-out part.
+
+    values: options as for `make_model`, by concern for every convolutional model, or under a model's own name for
+    that one alone. Every run is kept in `folder/<name>`, and the comparison's `metrics.json` and `differences.csv`
+    in `folder`. One seed gives all models one split.
+    """
+    if len(set(names)) < len(names):
+        raise OptionError(f"models {', '.join(names)}: each can be compared once.")
+    models = {name: make_model(name, own_values(name, names, values or {}), preset=preset, **common) for name in names}
+    runs: dict[str, Run] = {}
+    for name, model in models.items():
+        open_folder(folder / name, resume=True)
+        runs[name] = fit_run(model, recording, folder / name, resume=resume, observer=observe(name))
+        if runs[name].model.stopped_ == "interrupted":
+            break
+    comparison = Comparison(runs, differences(runs))
+    if len(runs) == len(models):
+        write_metrics(comparison.metrics(), folder)
+        write_text(folder / DIFFERENCES_FILE, comparison.differences.to_csv(index=False))
+    return comparison
+
+
+def own_values(name: str, names: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:
+    """The values meant for one model: those under its name, over those shared by the convolutional models."""
+    shared = {key: value for key, value in values.items() if key not in MODELS}
+    convolutional = [model for model in names if issubclass(MODELS[check_choice("model", model, MODELS)], CNN)]
+    check_keys("model in the options", [key for key in values if key in MODELS], names)
+    if shared and not convolutional:
+        raise OptionError(
+            f"{', '.join(shared)}: options of the convolutional models, but {', '.join(names)} has none of them. An"
+            f" option of its own goes under its name: {names[0]}.NAME=VALUE."
+        )
+    return merge(shared if name in convolutional else {}, values.get(name, {}))
+
+
+def differences(runs: dict[str, Run], score: str = "correlation") -> pd.DataFrame:
+    """The first model's score minus each other's, paired over neurons."""
+    scored = [(name, run.scores.neurons[score]) for name, run in runs.items() if run.scores is not None]
+    rows = []
+    for name, values in scored[1:]:
+        found = paired_difference(scored[0][1].to_numpy(), values.to_numpy())
+        interval = asdict(found.difference)
+        rows.append({"model": scored[0][0], "minus": name, "score": score, **interval, "p_value": found.p_value})
+    return pd.DataFrame(rows)
+
+
+def evaluate_on(model: Estimator, recording: Recording) -> ScoreTable:
+    """Scores on a recording that holds the model's neurons, found by their identifiers, perhaps among others."""
+    positions = {str(neuron): position for position, neuron in enumerate(recording.neurons.index)}
+    missing = [neuron for neuron in model.neurons_ if neuron not in positions]
+    if missing:
+        raise InputError(
+            f"{recording.name} lacks {len(missing):,} of the {len(model.neurons_):,} neurons that the model was fitted"
+            f" to: {some_of(missing)}. Give the recording that it was fitted to."
+        )
+    return model.evaluate(recording.select_neurons([positions[neuron] for neuron in model.neurons_]))
+
+
+def predict_file(model: Estimator, images: Path, out: Path, *, overwrite: bool = False) -> tuple[int, int]:
+    """Predicts the images in a .npy and writes the responses to another; returns (n_images, n_neurons)."""
+    if out.exists() and not overwrite:
+        raise RunError(f"{out} exists already: use --overwrite to replace it, or another name.")
+    if not out.parent.is_dir():
+        raise RunError(f"the folder {out.parent} does not exist: make it first.")
+    predictions = model.predict(read_npy(images))
+    with replacing(out) as temporary, open(temporary, "wb") as file:
+        np.save(file, predictions, allow_pickle=False)
+    return predictions.shape

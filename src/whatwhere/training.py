@@ -1,0 +1,354 @@
+"""Fitting: one loop and one schedule of early stopping, with checkpoints from which a run resumes exactly."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from whatwhere.checks import some_of
+from whatwhere.config import TrainingOptions
+from whatwhere.errors import RunError, TrainingError
+from whatwhere.losses import LOSSES
+from whatwhere.model import Model
+from whatwhere.storage import read_tensors, write_tensors
+
+CHECKPOINT = "whatwhere-checkpoint"
+CHECKPOINT_VERSION = 1
+_EVALUATION_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Tensors on the device, in the units of the fit: images (n, C, H, W), responses (n, n_neurons)."""
+
+    images: Tensor
+    responses: Tensor
+    validation_images: Tensor
+    validation_responses: Tensor
+    fingerprint: str = ""
+    """Names the data, so that a run is resumed with the very same."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One look at the validation loss; losses are unpenalised, averaged over images and neurons."""
+
+    step: int
+    learning_rate: float
+    training_loss: float
+    validation_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress callback is told at every check."""
+
+    check: Check
+    best_loss: float
+    best_step: int
+    max_steps: int
+    seconds_left: float
+    """If the validation loss never gets better again: what training takes at the least."""
+    candidate: int = 0
+    """Number of the candidate strengths being fitted."""
+
+
+@dataclass
+class Schedule:
+    """Where training stands: everything the loop needs beyond parameters and optimiser."""
+
+    step: int = 0
+    rate_number: int = 0
+    best_loss: float = math.inf
+    best_step: int = 0
+    checks_without_better: int = 0
+    stopped: str = ""
+    history: list[Check] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a fit ended: why it stopped, the checks, and the best of them (whose parameters the model now has)."""
+
+    stopped: str
+    history: list[Check]
+    best_loss: float
+    best_step: int
+
+
+def train(
+    model: Model,
+    data: TrainingData,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    observer: Callable[[Progress], None] | None = None,
+    candidate: int = 0,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Fits `model` in place by Adam with early stopping and leaves it with its best parameters, in evaluation mode.
+
+    The validation loss is looked at every `check_every` steps; after `patience` checks without a better one the best
+    parameters (and the optimiser's moments that belong to them) come back and the learning rate falls, `n_rates`
+    rates in all. With the same seed, data and number of threads the result is the same to the last bit on a CPU,
+    resumed from `checkpoint` or not. Where `interrupted()` is true (see `interruptible`) the fit ends at the next step.
+
+    Raises `TrainingError` where the loss is no longer finite, `RunError` where the checkpoint belongs to another fit.
+    """
+    return _Run(model, data, seed, checkpoint, observer, candidate).train(resume, interrupted)
+
+
+def backpropagate(model: Model, images: Tensor, responses: Tensor) -> Tensor:
+    """Adds the gradient of loss and penalties over one batch to the parameters; returns the loss without penalties."""
+    options = model.options
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=options.training.precision == "bf16"):
+        predictions = model(images)  # (n_images, n_neurons)
+    predictions = predictions.float()
+    loss = LOSSES[options.training.loss](predictions, responses)
+    (loss + model.penalty(options.penalties, predictions)).backward()
+    return loss.detach()
+
+
+class _Run:
+    """One fit under way: the model, its optimiser, the schedule, and the best state so far."""
+
+    def __init__(
+        self,
+        model: Model,
+        data: TrainingData,
+        seed: int,
+        checkpoint: Path | None,
+        observer: Callable[[Progress], None] | None,
+        candidate: int,
+    ) -> None:
+        self.model, self.data, self.seed = model, data, seed
+        self.checkpoint, self.observer, self.candidate = checkpoint, observer, candidate
+        self.options: TrainingOptions = model.options.training
+        self.loss = LOSSES[self.options.loss]
+        self.optimizer = torch.optim.Adam(
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            lr=self.options.learning_rate,
+            fused=True,
+        )
+        self.schedule = Schedule()
+        self.best: dict[str, Tensor] = {}
+        self.training_loss = torch.zeros((), device=data.images.device)
+        self.batch_size = min(self.options.batch_size, len(data.images))
+        self.batches = len(data.images) // self.batch_size
+        self.order: Tensor | None = None
+        self.earlier_seconds = 0.0
+        self.started = self.saved = time.monotonic()
+        self.saved_step: int | None = None
+
+    def train(self, resume: bool, interrupted: Callable[[], bool]) -> Result:
+        if resume and self.checkpoint is not None and self.checkpoint.exists():
+            self._restore_checkpoint(self.checkpoint)
+        else:
+            self._look()
+        schedule, options = self.schedule, self.options
+        while not schedule.stopped and not interrupted():
+            self._step()
+            if schedule.step % options.check_every == 0 or schedule.step == options.max_steps:
+                self._look()
+            if time.monotonic() - self.saved >= options.checkpoint_seconds:
+                self._save_checkpoint()
+        self._save_checkpoint()
+        self._load(self.best)
+        self.model.eval()
+        return Result(schedule.stopped or "interrupted", list(schedule.history), schedule.best_loss, schedule.best_step)
+
+    def _step(self) -> None:
+        rows = self._rows(self.schedule.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.training_loss += backpropagate(self.model, self.data.images[rows], self.data.responses[rows])
+        self.optimizer.step()
+        self.model.readout.project()
+        self.schedule.step += 1
+
+    def _rows(self, step: int) -> Tensor:
+        """The images of a step: every epoch is a new permutation, drawn from the seed and the epoch's number."""
+        epoch, batch = divmod(step, self.batches)
+        if batch == 0 or self.order is None:
+            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+            self.order = torch.randperm(len(self.data.images), generator=generator).to(self.data.images.device)
+        return self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def _look(self) -> None:
+        """Checks the validation loss and decides: keep going, go back and slow down, or stop."""
+        schedule, options = self.schedule, self.options
+        validation_loss = self._validation_loss()
+        n_steps = schedule.step - schedule.history[-1].step if schedule.history else 0
+        training_loss = self.training_loss.item() / n_steps if n_steps else math.nan
+        self.training_loss.zero_()
+        if not math.isfinite(validation_loss) or (n_steps and not math.isfinite(training_loss)):
+            raise TrainingError(self._diagnosis(f"training {training_loss}, validation {validation_loss}"))
+        check = Check(schedule.step, self._rate(), training_loss, validation_loss, self._seconds())
+        schedule.history.append(check)
+        if validation_loss < schedule.best_loss:
+            schedule.best_loss, schedule.best_step, schedule.checks_without_better = validation_loss, schedule.step, 0
+            self.best = {name: tensor.clone() for name, tensor in self._state().items()}
+        elif schedule.step > options.patience_from:
+            schedule.checks_without_better += 1
+        if schedule.checks_without_better >= options.patience:
+            self._slow_down()
+        if schedule.step >= options.max_steps and not schedule.stopped:
+            schedule.stopped = "max_steps"
+        if self.observer is not None:
+            left = self._seconds_left()
+            self.observer(
+                Progress(check, schedule.best_loss, schedule.best_step, options.max_steps, left, self.candidate)
+            )
+        self.model.train()
+
+    def _slow_down(self) -> None:
+        self.schedule.checks_without_better = 0
+        self.schedule.rate_number += 1
+        if self.schedule.rate_number >= self.options.n_rates:
+            self.schedule.stopped = "converged"
+            return
+        self._load(self.best)
+        self._set_rate()
+
+    def _set_rate(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate()
+
+    def _rate(self) -> float:
+        return self.options.learning_rate * self.options.rate_factor ** min(
+            self.schedule.rate_number, self.options.n_rates - 1
+        )
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float:
+        self.model.eval()
+        total = torch.zeros((), dtype=torch.float64, device=self.data.images.device)
+        images, responses = self.data.validation_images, self.data.validation_responses
+        for some, wanted in zip(images.split(_EVALUATION_CHUNK), responses.split(_EVALUATION_CHUNK), strict=True):
+            total += self.loss(self.model(some), wanted).double() * len(some)
+        return total.item() / len(images)
+
+    def _state(self) -> dict[str, Tensor]:
+        """Every tensor that the next step depends on, by name; the tensors themselves, not copies."""
+        state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            state.update({f"optimizer/{number}/{name}": tensor for name, tensor in moments.items()})
+        return state
+
+    def _load(self, state: dict[str, Tensor]) -> None:
+        model = {name.removeprefix("model/"): tensor for name, tensor in state.items() if name.startswith("model/")}
+        self.model.load_state_dict(model)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in state.items():
+            if name.startswith("optimizer/"):
+                _, number, key = name.split("/")
+                moments.setdefault(int(number), {})[key] = tensor.clone()
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+    def _save_checkpoint(self) -> None:
+        """Writes where training stands, unless it was written already; never a state that is not finite."""
+        self.saved = time.monotonic()
+        if self.checkpoint is None or self.saved_step == self.schedule.step:
+            return
+        loss = self.training_loss.item()
+        if not math.isfinite(loss) or self._broken():
+            raise TrainingError(self._diagnosis(f"training {loss}, seen before a checkpoint was written"))
+        tensors = {f"now/{name}": tensor for name, tensor in self._state().items()}
+        tensors.update({f"best/{name}": tensor for name, tensor in self.best.items()})
+        tensors["training_loss"] = self.training_loss
+        schedule = asdict(self.schedule)
+        schedule["history"][0]["training_loss"] = None  # there is none at step 0, and JSON has no NaN
+        description = {"format": CHECKPOINT, "version": CHECKPOINT_VERSION, "identity": self._identity()}
+        write_tensors(self.checkpoint, tensors, {**description, "seconds": self._seconds(), "schedule": schedule})
+        self.saved_step = self.schedule.step
+
+    def _restore_checkpoint(self, path: Path) -> None:
+        tensors, description = read_tensors(path, CHECKPOINT, CHECKPOINT_VERSION)
+        if description["identity"] != self._identity():
+            raise RunError(
+                f"{path} belongs to a fit of other data, options or seed: it cannot be resumed with these."
+                " Use those it was begun with, or another folder."
+            )
+        schedule = description["schedule"]
+        schedule["history"][0]["training_loss"] = math.nan
+        history = [Check(**check) for check in schedule.pop("history")]
+        self.schedule = Schedule(**schedule, history=history)
+        device = self.data.images.device
+        self.best = {name[5:]: tensor.to(device) for name, tensor in tensors.items() if name.startswith("best/")}
+        self._load({name[4:]: tensor.to(device) for name, tensor in tensors.items() if name.startswith("now/")})
+        self.training_loss = tensors["training_loss"].to(device)
+        self._set_rate()
+        self.earlier_seconds, self.saved_step = description["seconds"], self.schedule.step
+        self.model.train()
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a resumed run to end like an undisturbed one."""
+        return {
+            "readout": type(self.model.readout).__name__,
+            "options": repr(self.model.options),
+            "shapes": repr(self.model.shapes),
+            "seed": self.seed,
+            "data": self.data.fingerprint,
+        }
+
+    def _seconds(self) -> float:
+        return self.earlier_seconds + time.monotonic() - self.started
+
+    def _seconds_left(self) -> float:
+        if not self.schedule.step or self.schedule.stopped:
+            return 0.0
+        rates = self.options.n_rates - self.schedule.rate_number
+        checks = self.options.patience * rates - self.schedule.checks_without_better
+        steps = min(checks * self.options.check_every, self.options.max_steps - self.schedule.step)
+        return self._seconds() / self.schedule.step * steps
+
+    def _broken(self) -> list[str]:
+        """The parameters and statistics that hold NaN or infinite values."""
+        return [name for name, tensor in self.model.state_dict().items() if not torch.isfinite(tensor).all()]
+
+    def _diagnosis(self, losses: str) -> str:
+        schedule, broken = self.schedule, self._broken()
+        where = f"{some_of(broken, 4)} hold values that are not finite" if broken else "all parameters are finite"
+        best = f"The best validation loss so far was {schedule.best_loss:.6g} at step {schedule.best_step}. "
+        return (
+            f"the loss is not finite at step {schedule.step} ({losses}); {where}. {best if self.best else ''}Try a"
+            f" learning_rate below {self._rate():g}, precision='float32', or look for extreme values in images and"
+            " responses."
+        )
+
+
+def _mix(seed: int, epoch: int) -> int:
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C sets a flag, which the function given tells and training reads between steps; a second one raises.
+
+    Raises `KeyboardInterrupt` at the second Ctrl-C. Threads other than the main one are never told of the first.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    pressed: list[int] = []
+
+    def press(number: int, frame: object) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)

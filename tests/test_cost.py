@@ -1,0 +1,89 @@
+"""What a fit is said to need: memory from its sizes, time from its steps."""
+
+import time
+
+import pytest
+import torch
+
+from whatwhere.config import CoreOptions, ModelOptions, TrainingOptions
+from whatwhere.cost import estimate_memory, make_plan
+from whatwhere.model import Model, Shapes
+from whatwhere.training import TrainingData, _Run
+
+
+def data(n_images: int = 60) -> TrainingData:
+    generator = torch.Generator().manual_seed(0)
+    images, responses = torch.randn(n_images + 20, 1, 12, 17, generator=generator), torch.ones(n_images + 20, 6)
+    return TrainingData(images[20:], responses[20:], images[:20], responses[:20])
+
+
+def model(**training: object) -> Model:
+    options = ModelOptions(
+        core=CoreOptions(kernel_sizes=(5,), n_maps=3, padding="valid"),
+        training=TrainingOptions(**training),  # type: ignore[arg-type]
+    )
+    return Model("factorized", options, Shapes(n_channels=1, height=12, width=17, n_neurons=6))
+
+
+def parameters(fitted: Model) -> torch.Tensor:
+    return torch.cat([tensor.flatten().double() for tensor in fitted.state_dict().values()])
+
+
+def test_the_plan_counts_images_parameters_candidates_and_steps() -> None:
+    fitted, some = model(max_steps=1000, patience=3, n_rates=2, check_every=5), data(60)
+    plan = make_plan(fitted, some, 4, ("a note",))
+    assert (plan.n_images, plan.n_validation, plan.n_candidates, plan.notes) == (60, 20, 4, ("a note",))
+    kernels, shifts, masks, weights, biases = 3 * 5 * 5, 3, 6 * 8 * 13, 6 * 3, 6
+    assert plan.n_parameters == kernels + shifts + masks + weights + biases
+    assert plan.least_seconds == pytest.approx(plan.seconds_per_step * 5 * 3 * 2 * 4)
+    assert plan.most_seconds == pytest.approx(plan.seconds_per_step * 1000 * 4)
+    few = make_plan(model(max_steps=7), some, 1)
+    assert few.least_seconds == few.most_seconds == pytest.approx(few.seconds_per_step * 7)
+
+
+def test_planning_changes_nothing() -> None:
+    fitted, some = model(), data()
+    before = parameters(fitted)
+    make_plan(fitted, some, 1)
+    assert torch.equal(parameters(fitted), before)
+    assert all(parameter.grad is None for parameter in fitted.parameters())
+
+
+def test_memory_is_data_parameters_and_activations() -> None:
+    some = data(60)
+    data_bytes = 4 * 80 * (12 * 17 + 6)
+    small, large = (estimate_memory(model(batch_size=size), some) for size in (10, 50))
+    per_image = (large - small) / 40
+    fixed = small - 10 * per_image
+    n_parameters = sum(parameter.numel() for parameter in model().parameters())
+    assert fixed == pytest.approx(data_bytes + 7 * 4 * n_parameters)
+    maps = 4 * 3 * 8 * 13
+    assert maps <= per_image <= 10 * maps
+    assert estimate_memory(model(batch_size=500), some) == estimate_memory(model(batch_size=60), some)
+
+
+@pytest.mark.gpu
+def test_memory_is_what_a_gpu_takes() -> None:
+    some, fitted = data(2000), model(batch_size=1024, max_steps=1)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    on_gpu = type(some)(*(x.cuda() if isinstance(x, torch.Tensor) else x for x in vars(some).values()))
+    run = _Run(fitted.cuda(), on_gpu, 0, None, None, 0)
+    run._look()
+    for _ in range(3):
+        run._step()
+    taken = torch.cuda.max_memory_allocated() - before
+    assert 0.4 < estimate_memory(fitted, on_gpu) / taken < 2.5
+
+
+def test_the_time_of_a_step_is_about_right() -> None:
+    some, fitted = data(300), model(batch_size=256)
+    run = _Run(model(batch_size=256), some, 0, None, None, 0)
+    run._step()
+    measured, planned = [], []
+    for _ in range(5):  # the best of several: other processes only make it slower
+        started = time.perf_counter()
+        run._step()
+        measured.append(time.perf_counter() - started)
+        planned.append(make_plan(fitted, some, 1).seconds_per_step)
+    assert 0.3 < min(planned) / min(measured) < 3
