@@ -279,6 +279,12 @@ def test_tensors_come_back_bit_by_bit(tensor: torch.Tensor, tmp_path: Path) -> N
     assert torch.equal(expected, got)
 
 
+def test_colleagues_may_read_a_model_where_they_may_read_other_files(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    modes = {path.stat().st_mode for path in (*saved.iterdir(), tmp_path / "other")}
+    assert len(modes) == 1
+
+
 def test_a_folder_that_cannot_be_made_is_a_write_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match=r"file/run cannot be made \(Not a directory\): choose another folder"):

@@ -122,6 +122,8 @@ class Core(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         maps = images  # (n_images, C, H, W)
+        if maps.device.type == "cpu":  # with the maps innermost in memory the CPU's convolutions are faster
+            maps = maps.to(memory_format=torch.channels_last)
         for layer in self.layers:
             maps = layer(maps)
         return maps  # (n_images, K, h, w)

@@ -94,7 +94,6 @@ def fit_run(
     """
     if resume and (folder / METRICS_FILE).exists() and not (folder / CHECKPOINTS).exists():
         return read_run(model, recording, folder)
-    (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     model.fit(recording, folder=folder, resume=resume, observer=observer)
     scores = None if recording.test is None else model.evaluate(recording)
     write_run(model, scores, folder)

@@ -29,17 +29,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
-    """Named tensors and a JSON description in one safetensors file, with a checksum over both."""
+    """Named tensors and a JSON description in one safetensors file, with a checksum over both.
+
+    The same tensors and description give the same bytes: hence one key for all, since safetensors writes several in
+    any order.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(description, sort_keys=True)
-    metadata = {_DESCRIPTION: text, "sha256": _checksum(tensors, text)}
+    metadata = {_DESCRIPTION: f"{_checksum(tensors, text)} {text}"}
     with replacing(path) as temporary:
         _save(tensors, temporary, metadata)
 
 
 def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    path.touch()
+    mode = path.stat().st_mode  # what the user's umask grants; safetensors would let nobody else read the file
     try:
         save_file(tensors, path, metadata=metadata)
+        path.chmod(mode)
     except SafetensorError as error:  # how safetensors reports a full disk
         raise OSError(str(error)) from error
 
@@ -59,10 +66,10 @@ def read_tensors(path: Path, expected_format: str, newest_version: int) -> tuple
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise FormatError(f"{path} cannot be read ({error}): it is truncated or no safetensors file.") from error
-    text = metadata.get(_DESCRIPTION)
-    if text is None:
+    if _DESCRIPTION not in metadata:
         raise FormatError(f"{path} is a safetensors file, but not one of whatwhere's.")
-    if metadata.get("sha256") != _checksum(tensors, text):
+    checksum, _, text = metadata[_DESCRIPTION].partition(" ")
+    if checksum != _checksum(tensors, text):
         raise FormatError(f"{path} was changed after it was written: its checksum does not match. Fetch a fresh copy.")
     return tensors, _read_description(path, text, expected_format, newest_version)
 

@@ -167,6 +167,7 @@ class Estimator(BaseEstimator, ABC):
 
     def evaluate(self, recording: Recording | HeldOut, *, seed: int = 0) -> ScoreTable:
         """Every score that the held-out part allows, with confidence intervals; see `whatwhere.metrics`."""
+        self.check_fitted()
         held_out = _test_part(recording) if isinstance(recording, Recording) else recording
         if held_out.n_neurons != self.shapes_.n_neurons:
             raise InputError(

@@ -109,18 +109,19 @@ class CNN(Estimator):
         shapes = shapes_of(recording)
         with torch.device("meta"):
             Model(self.name, options, shapes)  # says at once what does not fit, and takes no memory
+        rows = recording.split(options.training.validation_fraction, self.seed)
         fingerprint = given.fingerprint()
         threads = self.threads
         if folder is not None:
             folder = Path(folder)
             threads = begin_fit(folder, {**self.asked(), "data": fingerprint}, threads, resume)
         with cpu_threads(threads):
-            prepared = prepare(recording, options, self.seed, device, fingerprint)
+            prepared = prepare(recording, options, *rows, device, fingerprint)
             if self.threads not in (None, threads):
                 note = f"threads={threads}, as the fit was begun with, not {self.threads}: the result depends on it"
                 prepared = replace(prepared, notes=(*prepared.notes, note))
             model, results = self._fit_candidates(options, prepared, shapes, folder, resume, observer)
-        self.remember(recording, prepared.rows, fingerprint)
+        self.remember(recording, rows[0], fingerprint)
         self._keep(model, options, prepared, results)
         return self
 
@@ -279,13 +280,18 @@ class Prepared:
     data: TrainingData
     standardisation: Standardisation
     response_scale: np.ndarray
-    rows: np.ndarray
     notes: tuple[str, ...]
 
 
-def prepare(recording: Recording, options: ModelOptions, seed: int, device: torch.device, fingerprint: str) -> Prepared:
-    """Splits, standardises and scales by statistics of the training rows alone, and moves all to the device."""
-    rows, validation_rows = recording.split(options.training.validation_fraction, seed)
+def prepare(
+    recording: Recording,
+    options: ModelOptions,
+    rows: np.ndarray,
+    validation_rows: np.ndarray,
+    device: torch.device,
+    fingerprint: str,
+) -> Prepared:
+    """Standardises and scales by statistics of the training rows alone, and moves all to the device."""
     standardisation = Standardisation.fit(recording.images, options.preprocessing.standardize, rows=rows)
     scale = np.ones(recording.n_neurons, np.float32)
     if options.preprocessing.scale_responses:
@@ -296,7 +302,7 @@ def prepare(recording: Recording, options: ModelOptions, seed: int, device: torc
         return torch.from_numpy(images).to(device), torch.from_numpy(recording.responses[some] / scale).to(device)
 
     data = TrainingData(*to_device(rows), *to_device(validation_rows), fingerprint)
-    return Prepared(data, standardisation, scale, rows, (*recording.notes, *_constant_note(recording)))
+    return Prepared(data, standardisation, scale, (*recording.notes, *_constant_note(recording)))
 
 
 def _constant_note(recording: Recording) -> list[str]:

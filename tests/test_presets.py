@@ -1,0 +1,46 @@
+"""The presets say what the paper and recordings ask for, and every one of them fits its model."""
+
+import pytest
+
+from whatwhere.catalogue import MODELS
+from whatwhere.errors import OptionError
+from whatwhere.model import check_options
+from whatwhere.presets import PRESETS, STRENGTHS, preset_options
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_fits_every_convolutional_model(preset: str) -> None:
+    assert set(STRENGTHS[preset]) == set(MODELS) - {"ridge"}
+    for model in STRENGTHS[preset]:
+        options = preset_options(model, preset)
+        check_options(model, options)
+        assert options.penalties == STRENGTHS[preset][model]
+        assert options.core == PRESETS[preset].core
+
+
+def test_the_simulations_preset_is_the_papers() -> None:
+    """Klindt et al. 2017, section 4.1 and supplement: Adam at 1e-3, batches of 256, 300 steps of patience, twice."""
+    options = preset_options("factorized", "simulation")
+    training = options.training
+    assert (training.loss, training.learning_rate, training.batch_size) == ("squared", 1e-3, 256)
+    assert training.check_every * training.patience == 300
+    assert (training.rate_factor, training.n_rates, training.validation_fraction) == (0.1, 2, 0.2)
+    assert options.core.kernel_sizes == (17,)
+    assert (options.core.n_maps, options.core.batch_norm_shift) == (1, False)
+    assert {options.core.last_nonlinearity, options.readout.nonlinearity} == {"identity"}
+
+
+def test_the_recordings_preset_suits_responses_that_are_not_negative() -> None:
+    options = preset_options("factorized", "recording")
+    assert (options.training.loss, options.readout.nonlinearity) == ("poisson", "softplus")
+    assert options.core.kernel_sizes == (9, 5, 5)
+    assert (options.core.n_maps, options.training.learning_rate) == (16, 3e-3)
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(
+        OptionError, match=r"unknown preset 'simulated': expected one of .* Did you mean 'simulation'\?"
+    ):
+        preset_options("factorized", "simulated")
+    with pytest.raises(OptionError, match=r"unknown model 'fixedmask'.* Did you mean 'fixed-mask'\?"):
+        preset_options("fixedmask", "recording")

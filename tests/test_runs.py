@@ -1,0 +1,204 @@
+"""Runs in folders: what is written, what is refused, and comparisons under one split."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import whatwhere as ww
+from whatwhere import runs
+from whatwhere.errors import FormatError, InputError, OptionError, RunError
+from whatwhere.metrics import paired_difference
+
+VALUES = {
+    "core": {"kernel_sizes": [5], "n_maps": 2},
+    "training": {"batch_size": 20, "max_steps": 6, "check_every": 3},
+}
+OWN = {"factorized": {"penalties": {"product_l1": 0.01}}, "ridge": {"strengths": [1.0, 10.0]}}
+NAMES = ["ridge", "factorized"]
+
+
+def recording(test: bool = True) -> ww.Recording:
+    rng = np.random.default_rng(0)
+    images, shown = rng.normal(size=(80, 1, 12, 17)).astype(np.float32), np.repeat(np.arange(9), 3)
+    held_out = ww.HeldOut(rng.normal(size=(9, 1, 12, 17)), rng.poisson(2, (27, 4)), shown)
+    neurons = pd.DataFrame(index=["n7", "n3", "n5", "n1"])
+    return ww.Recording(images, rng.poisson(2, (80, 4)), test=held_out if test else None, neurons=neurons)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[runs.Comparison, Path]:
+    folder = tmp_path_factory.mktemp("compared")
+    return runs.compare(recording(), NAMES, folder, values={**VALUES, **OWN}, seed=3), folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_is_written_with_its_scores(tmp_path: Path) -> None:
+    run = runs.fit_run(ww.make_model("factorized", VALUES), recording(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "candidates.csv",
+        "config.yaml",
+        "history.csv",
+        "metrics.json",
+        "model.safetensors",
+        "scores.csv",
+    ]
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert run.scores is not None
+    assert metrics == run.scores.summary
+    assert {"correlation", "feve", "single_trial_correlation", "oracle"} <= set(metrics)
+    assert {"mean", "low", "high"} <= set(metrics["correlation"])
+    assert metrics["correlation"]["low"] <= metrics["correlation"]["mean"] <= metrics["correlation"]["high"]
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert list(table["neuron"]) == ["n7", "n3", "n5", "n1"]
+    assert table["correlation"].mean() == pytest.approx(metrics["correlation"]["mean"])
+    np.testing.assert_array_equal(table[["row", "column"]], run.model.locations_)  # type: ignore[attr-defined]
+    assert list(pd.read_csv(tmp_path / "candidates.csv")["product_l1"]) == [0.03, 0.1]
+
+
+def test_a_recording_without_held_out_part_is_fitted_and_not_scored(tmp_path: Path) -> None:
+    run = runs.fit_run(ww.make_model("factorized", VALUES), recording(test=False), tmp_path)
+    assert run.scores is None
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {}
+    assert not (tmp_path / "scores.csv").exists()
+    assert ww.load_model(tmp_path).predict(np.zeros((1, 12, 17))).shape == (1, 4)
+
+
+def test_a_folder_that_holds_a_run_is_refused_unless_asked(tmp_path: Path) -> None:
+    runs.open_folder(tmp_path / "new" / "run")
+    assert (tmp_path / "new" / "run").is_dir()
+    runs.fit_run(ww.Ridge(), recording(), tmp_path)
+    before = content(tmp_path)
+    with pytest.raises(
+        RunError, match=r"holds a run already: use --resume to go on with it, --overwrite to replace it"
+    ):
+        runs.open_folder(tmp_path)
+    with pytest.raises(OptionError, match="overwrite and resume exclude each other"):
+        runs.open_folder(tmp_path, overwrite=True, resume=True)
+    runs.open_folder(tmp_path, resume=True)
+    assert content(tmp_path) == before
+    with pytest.raises(RunError, match=r"metrics\.json is a file: choose a folder for the run"):
+        runs.open_folder(tmp_path / "metrics.json")
+    with pytest.raises(RunError, match=r"metrics\.json/run cannot be made: Not a directory"):
+        runs.open_folder(tmp_path / "metrics.json" / "run")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.json", "differences.csv", "checkpoints"])
+def test_any_part_of_a_run_counts_as_one(name: str, tmp_path: Path) -> None:
+    assert not runs.is_run(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert not runs.is_run(tmp_path)
+    (tmp_path / name).mkdir() if name == "checkpoints" else (tmp_path / name).write_text("")
+    assert runs.is_run(tmp_path)
+
+
+def test_overwriting_removes_our_files_and_no_others(tmp_path: Path) -> None:
+    runs.compare(recording(), NAMES, tmp_path, values={**VALUES, **OWN})
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / ".model.safetensors.123.tmp").write_text("left by a kill")
+    mine = ("notes.txt", "factorized/figure.png", "other/metrics.json", ".hidden.tmp")
+    for name in mine:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    runs.open_folder(tmp_path, overwrite=True)
+    assert content(tmp_path) == dict.fromkeys(mine, b"mine")
+
+
+def test_a_comparison_keeps_every_run_and_what_differs(compared: tuple[runs.Comparison, Path]) -> None:
+    comparison, folder = compared
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert list(metrics) == NAMES
+    for name in NAMES:
+        assert metrics[name] == json.loads((folder / name / "metrics.json").read_text())
+        assert ww.load_model(folder / name).name == name
+    table = pd.read_csv(folder / "differences.csv")
+    assert table[["model", "minus", "score"]].to_numpy().tolist() == [["ridge", "factorized", "correlation"]]
+    scores = [pd.read_csv(folder / name / "scores.csv")["correlation"].to_numpy() for name in NAMES]
+    expected = paired_difference(*scores)
+    assert table["mean"][0] == pytest.approx((scores[0] - scores[1]).mean())
+    assert table["low"][0] == pytest.approx(expected.difference.low)
+    assert table["high"][0] == pytest.approx(expected.difference.high)
+    assert table["p_value"][0] == pytest.approx(expected.p_value)
+    assert comparison.metrics() == metrics
+
+
+def test_all_models_have_one_split_and_their_own_options(compared: tuple[runs.Comparison, Path]) -> None:
+    comparison, _ = compared
+    ridge, cnn = (comparison.runs[name].model for name in NAMES)
+    np.testing.assert_array_equal(ridge.mean_responses_, cnn.mean_responses_)
+    np.testing.assert_array_equal(ridge.standardisation_.mean, cnn.standardisation_.mean)
+    assert list(ridge.history_["strength"]) == [1.0, 10.0]
+    assert cnn.asked()["options"]["penalties"]["product_l1"] == 0.01
+    assert cnn.asked()["options"]["core"]["n_maps"] == 2
+
+
+def test_a_finished_comparison_is_read_again_and_more_models_join_it(
+    compared: tuple[runs.Comparison, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison, folder = compared
+    before = content(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(ww.FactorizedCNN, "fit", lambda *a, **k: pytest.fail("it was fitted again"))
+        again = runs.compare(recording(), NAMES, folder, values={**VALUES, **OWN}, seed=3, resume=True)
+    assert again.metrics() == comparison.metrics()
+    assert content(folder) == before
+    more = runs.compare(recording(), [*NAMES, "fixed-mask"], folder, values={**VALUES, **OWN}, seed=3, resume=True)
+    assert list(more.runs) == [*NAMES, "fixed-mask"]
+    assert len(more.differences) == 2
+    after = content(folder)
+    assert {name: after[name] for name in before if "/" in name} == {k: v for k, v in before.items() if "/" in k}
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "message"),
+    [
+        (["ridge", "ridge"], {}, "models ridge, ridge: each can be compared once"),
+        (["ridge", "rigde"], {}, r"unknown model 'rigde'.* Did you mean 'ridge'\?"),
+        (["ridge"], {"core": {}}, r"core: options of the convolutional models, but ridge has none of them"),
+        (["ridge", "factorized"], {"fixed-mask": {}}, "unknown model in the options 'fixed-mask'"),
+        (["factorized"], {"factorized": {"core": {"n_map": 1}}}, "unknown option of core 'n_map'"),
+    ],
+)
+def test_a_comparison_refuses_what_does_not_fit_before_it_fits(
+    names: list[str], values: dict, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        runs.compare(recording(), names, tmp_path, values=values)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_models_own_values_go_over_the_shared_ones() -> None:
+    values = {"core": {"n_maps": 2, "kernel_sizes": [5]}, "factorized": {"core": {"n_maps": 9}}, "ridge": {}}
+    names = ["factorized", "fixed-mask", "ridge"]
+    assert runs.own_values("factorized", names, values) == {"core": {"n_maps": 9, "kernel_sizes": [5]}}
+    assert runs.own_values("fixed-mask", names, values) == {"core": {"n_maps": 2, "kernel_sizes": [5]}}
+    assert runs.own_values("ridge", names, values) == {}
+
+
+def test_neurons_are_found_by_their_identifiers(compared: tuple[runs.Comparison, Path]) -> None:
+    model = compared[0].runs["factorized"].model
+    shuffled = recording().select_neurons([2, 0, 3, 1])
+    found, expected = (runs.evaluate_on(model, data).neurons for data in (shuffled, recording()))
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    with pytest.raises(InputError, match="recording lacks 2 of the 4 neurons that the model was fitted to: n3, n1"):
+        runs.evaluate_on(model, recording().select_neurons([0, 2]))
+
+
+def test_predictions_are_written_for_a_file_of_images(compared: tuple[runs.Comparison, Path], tmp_path: Path) -> None:
+    model, images = compared[0].runs["factorized"].model, recording().images[:5]
+    np.save(tmp_path / "images.npy", images)
+    out = tmp_path / "responses.npy"
+    assert runs.predict_file(model, tmp_path / "images.npy", out) == (5, 4)
+    np.testing.assert_array_equal(np.load(out), model.predict(images))
+    with pytest.raises(RunError, match=r"responses\.npy exists already: use --overwrite to replace it"):
+        runs.predict_file(model, tmp_path / "images.npy", out)
+    runs.predict_file(model, tmp_path / "images.npy", out, overwrite=True)
+    with pytest.raises(RunError, match="none does not exist: make it first"):
+        runs.predict_file(model, tmp_path / "images.npy", tmp_path / "none" / "x.npy")
+    with pytest.raises(FormatError, match=r"nothing\.npy does not exist"):
+        runs.predict_file(model, tmp_path / "nothing.npy", tmp_path / "x.npy")
