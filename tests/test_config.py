@@ -90,6 +90,7 @@ def test_a_wrong_value_is_refused_by_name(kind: type, values: object, message: s
         ({"kernel_sizes": (3, 3), "padding": ("same",) * 3}, "padding has 3 values but kernel_sizes has 2"),
         ({"separable": (True,)}, "separable has 1 values but kernel_sizes has 3"),
         ({"kernel_sizes": ()}, "kernel_sizes is empty: a core needs at least one layer."),
+        ({"batch_norm": False, "batch_norm_momentum": 0.2}, "batch_norm_momentum (=0.2) has nothing to act on"),
     ],
 )
 def test_values_that_do_not_fit_each_other_are_refused(values: dict, message: str) -> None:

@@ -146,6 +146,7 @@ def test_batch_norm_makes_the_kernels_scale_irrelevant(rng: np.random.Generator)
         ({}, {"convolution.weight": (3, 2, 3, 5), "normalize.shift": (3,)}),
         ({"batch_norm_shift": False}, {"convolution.weight": (3, 2, 3, 5)}),
         ({"batch_norm": False}, {"convolution.weight": (3, 2, 3, 5), "convolution.bias": (3,)}),
+        ({"batch_norm": False, "batch_norm_shift": False}, {"convolution.weight": (3, 2, 3, 5)}),
         (
             {"separable": True},
             {"depthwise.weight": (2, 1, 3, 5), "convolution.weight": (3, 2, 1, 1), "normalize.shift": (3,)},

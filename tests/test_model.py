@@ -319,6 +319,7 @@ def test_poisson_loss_of_a_prediction_that_may_be_negative_is_refused() -> None:
     ("name", "choice"),
     [
         ("fixed-mask", {"nonnegative_masks": True}),
+        ("fixed-mask", {"mask_noise": 0.01}),
         ("fixed-mask", {"feature_norm": "unit"}),
         ("fully-connected", {"nonnegative_masks": True}),
         ("fully-connected", {"nonnegative_features": True}),

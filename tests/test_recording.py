@@ -286,7 +286,7 @@ def test_rounding_dust_becomes_zero_and_real_negatives_are_refused():
     assert "15 responses negative by rounding" in clean.notes[0]
     assert clean.check_nonnegative() is clean
     responses[7, 0] = -0.1
-    with pytest.raises(InputError, match=r"1 negative values.*neuron 0 in row 7 \(-0.1\).*squared error"):
+    with pytest.raises(InputError, match=r"1 negative value, .*neuron 0 in row 7 \(-0.1\).*squared error"):
         Recording(np.zeros((12, 5, 8)), responses, test=test).check_nonnegative()
     test = HeldOut(np.zeros((1, 5, 8)), -trials, [0, 0])
     with pytest.raises(InputError, match="test responses holds"):

@@ -22,6 +22,7 @@ Padding = Literal["valid", "same"]
 Strength = Annotated[float, Field(ge=0)]
 Strengths = Strength | tuple[Strength, ...]
 
+BATCH_NORM_MOMENTUM = 0.1
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -46,9 +47,9 @@ class CoreOptions:
     )
     separable: bool | tuple[bool, ...] = _option(False, "depthwise then pointwise convolution in place of a full one")
     batch_norm: bool = _option(True, "normalise each map to unit variance over the batch, never with a learned scale")
-    batch_norm_shift: bool = _option(True, "learn an offset for each normalised map")
+    batch_norm_shift: bool = _option(True, "learn an offset for each map, after the normalisation if there is one")
     batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = _option(
-        0.1, "weight of the newest batch in the running statistics"
+        BATCH_NORM_MOMENTUM, "weight of the newest batch in the running statistics"
     )
     nonlinearity: Nonlinearity = _option("elu", "after every layer but the last")
     last_nonlinearity: Nonlinearity = _option("identity", "after the last layer")
@@ -58,6 +59,11 @@ class CoreOptions:
     def _one_value_a_layer(self) -> "CoreOptions":
         if not self.kernel_sizes:
             raise ValueError("kernel_sizes is empty: a core needs at least one layer.")
+        if not self.batch_norm and self.batch_norm_momentum != BATCH_NORM_MOMENTUM:
+            raise ValueError(
+                f"batch_norm_momentum (={self.batch_norm_momentum}) has nothing to act on without batch_norm: leave it"
+                f" at {BATCH_NORM_MOMENTUM}."
+            )
         for name in ("n_maps", "padding", "separable"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.n_layers:

@@ -52,7 +52,7 @@ class Layer(nn.Module):
 
     def __init__(self, n_inputs: int, shape: LayerShape, options: CoreOptions, last: bool) -> None:
         super().__init__()
-        bias = not options.batch_norm
+        bias = options.batch_norm_shift and not options.batch_norm  # else the normalisation shifts, or nothing does
         before, padding = _padding(shape)
         self.pad = nn.ZeroPad2d(before) if any(before) else nn.Identity()
         self.depthwise: nn.Conv2d | None = None

@@ -18,7 +18,7 @@ class FullyConnectedReadout(Readout):
     """
 
     strengths: ClassVar[frozenset[str]] = frozenset({"weight_l2", "activity_l1"})
-    choices: ClassVar[frozenset[str]] = frozenset()
+    choices: ClassVar[frozenset[str]] = frozenset({"mask_noise"})
 
     def __init__(self, n_neurons: int, map_shape: tuple[int, int, int], options: ReadoutOptions) -> None:
         super().__init__()
