@@ -68,3 +68,11 @@ def test_merge_replaces_key_by_key() -> None:
 
 def test_load_model_is_the_packages() -> None:
     assert ww.load_model is load_model
+
+
+def test_a_strength_given_replaces_those_that_the_preset_searches() -> None:
+    given = make_model("factorized", {"penalties": {"mask_l1": 0.1, "feature_l1": 0.2}}).penalties
+    assert (given.mask_l1, given.feature_l1, given.product_l1) == (0.1, 0.2, 0.0)
+    kept = make_model("factorized", {"penalties": {"smoothness": 0.1}}).penalties
+    assert len(kept.product_l1) > 1
+    assert kept.smoothness == 0.1

@@ -5,17 +5,20 @@ import pytest
 from whatwhere.catalogue import MODELS
 from whatwhere.errors import OptionError
 from whatwhere.model import check_options
-from whatwhere.presets import PRESETS, STRENGTHS, preset_options
+from whatwhere.presets import PRESETS, preset_options
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_fits_every_convolutional_model(preset: str) -> None:
-    assert set(STRENGTHS[preset]) == set(MODELS) - {"ridge"}
-    for model in STRENGTHS[preset]:
-        options = preset_options(model, preset)
-        check_options(model, options)
-        assert options.penalties == STRENGTHS[preset][model]
-        assert options.core == PRESETS[preset].core
+    assert set(PRESETS[preset]) == set(MODELS) - {"ridge"}
+    for model in PRESETS[preset]:
+        check_options(model, preset_options(model, preset))
+        assert preset_options(model, preset).core == PRESETS[preset]["factorized"].core
+
+
+def test_recordings_search_strengths_on_the_validation_part() -> None:
+    for model in PRESETS["recording"]:
+        assert len(preset_options(model, "recording").penalties.candidates()) >= 2
 
 
 def test_the_simulations_preset_is_the_papers() -> None:

@@ -9,6 +9,7 @@ from whatwhere.config import ModelOptions, as_plain, make_options
 from whatwhere.errors import FormatError, OptionError
 from whatwhere.estimators import CNN, Estimator, FactorizedCNN, FixedMaskCNN, FullyConnectedCNN
 from whatwhere.presets import preset_options
+from whatwhere.readouts import READOUTS
 from whatwhere.storage import read_model
 
 MODELS: dict[str, type[Estimator]] = {
@@ -26,8 +27,9 @@ def make_model(
     """A model that is not fitted yet.
 
     values: options by concern, as in a configuration file, in place of the preset's: `{"core": {"n_maps": 8}}`, or
-    `{"strengths": [1, 10]}` for ridge. common: seed, device, threads, nonfinite. Raises `OptionError` for a name or an
-    option that is not known, or options that do not fit together.
+    `{"strengths": [1, 10]}` for ridge; a strength of the readout given replaces all those that the preset searches.
+    common: seed, device, threads, nonfinite. Raises `OptionError` for a name or an option that is not known, or options
+    that do not fit together.
 
     >>> make_model("factorized", {"core": {"n_maps": 8}}).core.n_maps
     8
@@ -38,13 +40,22 @@ def make_model(
     own = {key: value for key, value in common.items() if key in common_names}
     check_keys("option", common, COMMON)
     if issubclass(kind, CNN):
-        options = make_options(ModelOptions, merge(as_plain(preset_options(name, preset)), values))
+        options = make_options(ModelOptions, merge(_base(name, preset, values), values))
         model: Estimator = kind(preset, **vars(options), **own)
     else:
         check_keys(f"option of {name}", values, sorted(kind().get_params().keys() - COMMON))
         model = kind(**values, **own)
     model.asked()
     return model
+
+
+def _base(name: str, preset: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The preset's options, without its strengths of the readout where `values` gives one."""
+    base = as_plain(preset_options(name, preset))
+    penalties = values.get("penalties")
+    if isinstance(penalties, dict) and any(strength in penalties for strength in READOUTS[name].strengths):
+        base["penalties"].update(dict.fromkeys(READOUTS[name].strengths, 0.0))
+    return base
 
 
 def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -173,7 +173,7 @@ class TrainingOptions:
         0.2, "of the training images, where the recording does not set its own aside"
     )
     check_every: Count = _option(25, "steps between two looks at the validation loss")
-    patience: Count = _option(10, "checks without a better validation loss before the learning rate falls")
+    patience: Count = _option(6, "checks without a better validation loss before the learning rate falls")
     patience_from: Annotated[int, Field(ge=0)] = _option(0, "steps before which checks are not counted")
     rate_factor: Annotated[float, Field(gt=0, lt=1)] = _option(0.3, "the learning rate is multiplied by this")
     n_rates: Count = _option(3, "number of learning rates; after the last one runs out of patience, training stops")

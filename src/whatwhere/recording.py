@@ -197,7 +197,8 @@ class Recording:
             test = test.with_responses(cleaned)
         if n_dust + n_test == 0:
             return self
-        note = f"{n_dust + n_test:,} response{'s'[: n_dust + n_test > 1]} negative by rounding (above {-DUST:g} deviations) set to 0"
+        n = n_dust + n_test
+        note = f"{n:,} response{'s'[: n > 1]} negative by rounding (above {-DUST:g} deviations) set to 0"
         return replace(self, responses=responses, test=test, notes=(*self.notes, note))
 
     def _without_dust(self, name: str, responses: np.ndarray, floor: np.ndarray, row: str) -> tuple[np.ndarray, int]:
@@ -206,7 +207,8 @@ class Recording:
             ids = self.neurons.index
             where = some_of(f"neuron {ids[j]} in {row} {i} ({responses[i, j]:.3g})" for i, j in real)
             raise InputError(
-                f"{name} holds {len(real):,} negative value{'s'[: len(real) > 1]}, but the Poisson loss needs rates of 0 or more: {where}."
+                f"{name} holds {len(real):,} negative value{'s'[: len(real) > 1]}, but the Poisson loss needs rates of"
+                f" 0 or more: {where}."
                 " Use the squared error, or subtract each neuron's baseline."
             )
         dust = responses < 0

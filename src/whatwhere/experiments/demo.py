@@ -81,9 +81,7 @@ def run_demo(
         "simulation",
         core=replace(SIMULATION.core, n_maps=2),
         penalties=PenaltyOptions(mask_l1=0.1),
-        training=replace(
-            SIMULATION.training, learning_rate=3e-3, patience=10, patience_from=1500, max_steps=max_steps
-        ),
+        training=replace(SIMULATION.training, learning_rate=3e-3, patience=10, patience_from=1500, max_steps=max_steps),
         seed=seed,
     )
     model.fit(recording, observer=observer)

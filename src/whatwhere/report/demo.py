@@ -45,9 +45,7 @@ def draw_demo(
     observer: Observer | None = None,
 ) -> tuple[DemoResult, list[Path]]:
     """Runs the demonstration and draws it; returns the result and the figures' files."""
-    result = run_demo(
-        folder, seed=seed, n_neurons=n_neurons, n_images=n_images, max_steps=max_steps, observer=observer
-    )
+    result = run_demo(folder, seed=seed, n_neurons=n_neurons, n_images=n_images, max_steps=max_steps, observer=observer)
     files = []
     for name, figure in demo_figures(result).items():
         files.append(folder / f"{name}.png")
