@@ -47,7 +47,7 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         code = 0
         with monkeypatch.context() as patch:
             if not works:
-                patch.setattr("whatwhere.training._Run._step", lambda run: pytest.fail("it went to work"))
+                patch.setattr("whatwhere.training.Trainer.step", lambda run: pytest.fail("it went to work"))
                 patch.setattr("whatwhere.estimators.cnn.initialize", lambda *a: pytest.fail("it went to work"))
             try:
                 cli.main()

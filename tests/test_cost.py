@@ -8,7 +8,7 @@ import torch
 from whatwhere.config import CoreOptions, ModelOptions, TrainingOptions
 from whatwhere.cost import estimate_memory, make_plan
 from whatwhere.model import Model, Shapes
-from whatwhere.training import TrainingData, _Run
+from whatwhere.training import Trainer, TrainingData
 
 
 def data(n_images: int = 60) -> TrainingData:
@@ -68,22 +68,22 @@ def test_memory_is_what_a_gpu_takes() -> None:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     on_gpu = type(some)(*(x.cuda() if isinstance(x, torch.Tensor) else x for x in vars(some).values()))
-    run = _Run(fitted.cuda(), on_gpu, 0, None, None, 0)
+    run = Trainer(fitted.cuda(), on_gpu, seed=0)
     run._look()
     for _ in range(3):
-        run._step()
+        run.step()
     taken = torch.cuda.max_memory_allocated() - before
     assert 0.4 < estimate_memory(fitted, on_gpu) / taken < 2.5
 
 
 def test_the_time_of_a_step_is_about_right() -> None:
     some, fitted = data(300), model(batch_size=256)
-    run = _Run(model(batch_size=256), some, 0, None, None, 0)
-    run._step()
+    run = Trainer(model(batch_size=256), some, seed=0)
+    run.step()
     measured, planned = [], []
     for _ in range(5):  # the best of several: other processes only make it slower
         started = time.perf_counter()
-        run._step()
+        run.step()
         measured.append(time.perf_counter() - started)
         planned.append(make_plan(fitted, some, 1).seconds_per_step)
     assert 0.3 < min(planned) / min(measured) < 3

@@ -221,8 +221,8 @@ def test_ctrl_c_keeps_the_best_model_and_resumes(folder: Path, undisturbed: Path
 def test_a_second_ctrl_c_ends_at_once_and_resumes(folder: Path, undisturbed: Path) -> None:
     slow = (
         "import time, whatwhere.training as training\n"
-        "step = training._Run._step\n"
-        "training._Run._step = lambda run: (time.sleep(0.2), step(run))"
+        "step = training.Trainer.step\n"
+        "training.Trainer.step = lambda run: (time.sleep(0.2), step(run))"
     )
     program = Program(folder, "twice", before=slow)
     program.signal_when(reached(1), signal.SIGINT)

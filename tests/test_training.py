@@ -12,7 +12,7 @@ from whatwhere.errors import TrainingError
 from whatwhere.losses import LOSSES
 from whatwhere.model import Model, Shapes, initialize
 from whatwhere.storage import read_tensors
-from whatwhere.training import CHECKPOINT, CHECKPOINT_VERSION, Progress, Result, TrainingData, _Run, train
+from whatwhere.training import CHECKPOINT, CHECKPOINT_VERSION, Progress, Result, Trainer, TrainingData, train
 
 SHAPES = Shapes(n_channels=1, height=12, width=17, n_neurons=6)
 
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
 
 @pytest.mark.parametrize(("n_images", "batch_size"), [(48, 16), (60, 16), (5, 16)])
 def test_an_epoch_shows_every_image_at_most_once_and_all_that_fill_batches(n_images: int, batch_size: int) -> None:
-    run = _Run(model(batch_size=batch_size), data(n_images), 0, None, None, 0)
+    run = Trainer(model(batch_size=batch_size), data(n_images), seed=0)
     size = min(batch_size, n_images)
     n_batches = n_images // size
     epochs = [torch.cat([run._rows(epoch * n_batches + batch) for batch in range(n_batches)]) for epoch in range(3)]
@@ -79,12 +79,12 @@ class Scripted:
         self.states: dict[int, dict[str, torch.Tensor]] = {}
         script = iter(losses)
 
-        def next_loss(run: _Run) -> float:
+        def next_loss(run: Trainer) -> float:
             self.run = run
             self.states[run.schedule.step] = {name: tensor.clone() for name, tensor in run._state().items()}
             return next(script, losses[-1])
 
-        monkeypatch.setattr(_Run, "_validation_loss", next_loss)
+        monkeypatch.setattr(Trainer, "_validation_loss", next_loss)
 
 
 def rates(result: Result) -> dict[int, float]:
@@ -174,7 +174,7 @@ def test_the_losses_told_are_averages_without_penalties(monkeypatch: pytest.Monk
 def test_a_step_is_adams_on_loss_and_penalty() -> None:
     """Against a plain loop with torch's unfused Adam."""
     fitted, plain, some = model(max_steps=6, check_every=6), model(), data(32)
-    rows = [_Run(model(), some, 7, None, None, 0)._rows(step) for step in range(6)]
+    rows = [Trainer(model(), some, seed=7)._rows(step) for step in range(6)]
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-2)
     plain.train()
     for chosen in rows:
@@ -184,10 +184,10 @@ def test_a_step_is_adams_on_loss_and_penalty() -> None:
         optimizer.zero_grad()
         (LOSSES["poisson"](predictions, some.responses[chosen]) + penalty).backward()
         optimizer.step()
-    run = _Run(fitted, some, 7, None, None, 0)
+    run = Trainer(fitted, some, seed=7)
     fitted.train()
     for _ in range(6):
-        run._step()
+        run.step()
     torch.testing.assert_close(parameters(fitted), parameters(plain), rtol=1e-4, atol=1e-6)
 
 
@@ -233,7 +233,7 @@ def test_the_checkpoint_before_the_loss_broke_survives_and_is_good(tmp_path: Pat
     train(model(max_steps=10, checkpoint_seconds=0), some, seed=0, checkpoint=checkpoint)
     good = checkpoint.read_bytes()
     broken = model(max_steps=10, checkpoint_seconds=0)
-    run = _Run(broken, some, 0, checkpoint, None, 0)
+    run = Trainer(broken, some, seed=0, checkpoint=checkpoint)
     with torch.no_grad():
         broken.readout.mask[2, 3, 4] = math.inf
     with pytest.raises(TrainingError, match=r"not finite at step 0 .*; readout\.mask hold values"):

@@ -105,7 +105,8 @@ def train(
 
     Raises `TrainingError` where the loss is no longer finite, `RunError` where the checkpoint belongs to another fit.
     """
-    return _Run(model, data, seed, checkpoint, observer, candidate).train(resume, interrupted)
+    trainer = Trainer(model, data, seed=seed, checkpoint=checkpoint, observer=observer, candidate=candidate)
+    return trainer.train(resume, interrupted)
 
 
 def backpropagate(model: Model, images: Tensor, responses: Tensor) -> Tensor:
@@ -119,17 +120,18 @@ def backpropagate(model: Model, images: Tensor, responses: Tensor) -> Tensor:
     return loss.detach()
 
 
-class _Run:
+class Trainer:
     """One fit under way: the model, its optimiser, the schedule, and the best state so far."""
 
     def __init__(
         self,
         model: Model,
         data: TrainingData,
+        *,
         seed: int,
-        checkpoint: Path | None,
-        observer: Callable[[Progress], None] | None,
-        candidate: int,
+        checkpoint: Path | None = None,
+        observer: Callable[[Progress], None] | None = None,
+        candidate: int = 0,
     ) -> None:
         self.model, self.data, self.seed = model, data, seed
         self.checkpoint, self.observer, self.candidate = checkpoint, observer, candidate
@@ -151,13 +153,14 @@ class _Run:
         self.saved_step: int | None = None
 
     def train(self, resume: bool, interrupted: Callable[[], bool]) -> Result:
+        """Steps and looks until the schedule stops; the model then has its best parameters."""
         if resume and self.checkpoint is not None and self.checkpoint.exists():
             self._restore_checkpoint(self.checkpoint)
         else:
             self._look()
         schedule, options = self.schedule, self.options
         while not schedule.stopped and not interrupted():
-            self._step()
+            self.step()
             if schedule.step % options.check_every == 0 or schedule.step == options.max_steps:
                 self._look()
             if time.monotonic() - self.saved >= options.checkpoint_seconds:
@@ -167,7 +170,8 @@ class _Run:
         self.model.eval()
         return Result(schedule.stopped or "interrupted", list(schedule.history), schedule.best_loss, schedule.best_step)
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """One batch: gradient of loss and penalties, Adam's update, projection onto the constraints."""
         rows = self._rows(self.schedule.step)
         self.optimizer.zero_grad(set_to_none=True)
         self.training_loss += backpropagate(self.model, self.data.images[rows], self.data.responses[rows])

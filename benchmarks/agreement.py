@@ -1,0 +1,59 @@
+"""Whether both implementations compute the same: loss and gradients of one batch, from the same initial values."""
+
+from dataclasses import dataclass
+
+import torch
+from plain import MODELS
+from torch import Tensor, nn
+from workloads import Workload, make_model
+
+from whatwhere.model import Model
+from whatwhere.training import backpropagate
+
+TOLERANCE = 1e-4
+N_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both implementations of one workload, with the same initial values."""
+
+    ours: Model
+    plain: nn.Module
+
+
+@torch.no_grad()
+def make_pair(workload: Workload) -> Pair:
+    """Both models; the values are handed over parameter by parameter, in their common order."""
+    pair = Pair(make_model(workload), MODELS[workload.number]())
+    for ours, plain in zip(*_in_order(pair), strict=True):
+        plain.copy_(ours.view_as(plain))
+    return pair
+
+
+def differences(workload: Workload, images: Tensor, responses: Tensor, dtype: torch.dtype) -> tuple[float, float]:
+    """Relative differences of the loss and of the gradients of loss and penalties, over one batch.
+
+    Of the gradients: the largest over parameters of max |a - b| / max |b|. In float32 a whole batch, in float64 the
+    first `N_IMAGES` of it: at the kink of a ReLU, rounding alone decides which way a gradient goes, so only the
+    latter shows whether the mathematics is the same.
+    """
+    n_images = workload.options.training.batch_size if dtype == torch.float32 else N_IMAGES
+    images, responses = images[:n_images].to(dtype), responses[:n_images].to(dtype)
+    pair = make_pair(workload)
+    ours, plain = pair.ours.to(dtype).train(), pair.plain.to(dtype).train()
+    loss = backpropagate(ours, images, responses)
+    plain_loss, penalty = plain.loss(plain(images), responses)
+    (plain_loss + penalty).backward()
+    gradients = [
+        ((a.grad.view_as(b) - b.grad).abs().max() / b.grad.abs().max()).item()
+        for a, b in zip(*_in_order(pair), strict=True)
+    ]
+    return abs(loss.item() / plain_loss.item() - 1), max(gradients)
+
+
+def _in_order(pair: Pair) -> tuple[list[Tensor], list[Tensor]]:
+    """The trained parameters of both: by layer, then mask, feature weights and bias."""
+    ours = sorted(pair.ours.named_parameters(), key=lambda item: item[0] == "bias")
+    plain = [parameter for parameter in pair.plain.parameters() if parameter.requires_grad]
+    return [parameter for _, parameter in ours], plain

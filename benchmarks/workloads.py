@@ -1,0 +1,124 @@
+"""The four workloads: options of the model, sizes, data, and the step that a fit repeats."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions, TrainingOptions
+from whatwhere.model import Model, Shapes
+from whatwhere.training import Trainer, TrainingData
+
+N_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One model on data of one size; `steps`: how many make a round of a second or more."""
+
+    number: int
+    description: str
+    options: ModelOptions
+    shapes: Shapes
+    steps: int
+
+
+WORKLOADS = {
+    1: Workload(
+        1,
+        "48x48x1, one 17x17 kernel, identity, squared error, mask L1, 1,000 neurons, batch 256",
+        ModelOptions(
+            core=CoreOptions(
+                kernel_sizes=(17,), n_maps=1, padding="valid", batch_norm_shift=False, nonlinearity="identity"
+            ),
+            readout=ReadoutOptions(nonlinearity="identity"),
+            penalties=PenaltyOptions(mask_l1=0.02),
+            training=TrainingOptions(loss="squared", learning_rate=1e-3, batch_size=256),
+        ),
+        Shapes(n_channels=1, height=48, width=48, n_neurons=1000),
+        steps=10,
+    ),
+    2: Workload(
+        2,
+        "44x44x3, 5x5 kernels 32-64-4, ReLU, batch norm with shift, squared error, 1,000 neurons, batch 64",
+        ModelOptions(
+            core=CoreOptions(
+                kernel_sizes=(5, 5, 5),
+                n_maps=(32, 64, 4),
+                padding="valid",
+                nonlinearity="relu",
+                last_nonlinearity="relu",
+            ),
+            readout=ReadoutOptions(nonlinearity="relu"),
+            training=TrainingOptions(loss="squared", learning_rate=1e-3, batch_size=64),
+        ),
+        Shapes(n_channels=3, height=44, width=44, n_neurons=1000),
+        steps=4,
+    ),
+    3: Workload(
+        3,
+        "31x31x1, 13-3-3 kernels of 48 maps, softplus, Poisson, smoothness, group sparsity, product L1, 103 neurons,"
+        " batch 256",
+        ModelOptions(
+            core=CoreOptions(
+                kernel_sizes=(13, 3, 3),
+                n_maps=48,
+                padding=("valid", "same", "same"),
+                batch_norm_shift=False,
+                nonlinearity="softplus",
+            ),
+            readout=ReadoutOptions(nonlinearity="softplus"),
+            penalties=PenaltyOptions(product_l1=0.02, smoothness=0.03, group_sparsity=0.05, relative=False),
+            training=TrainingOptions(loss="poisson", learning_rate=1e-3, batch_size=256),
+        ),
+        Shapes(n_channels=1, height=31, width=31, n_neurons=103),
+        steps=4,
+    ),
+    4: Workload(
+        4,
+        "36x64x1, 9x9 then three depth-separable 7x7 layers of 64 maps, same padding, ELU, Poisson, 5,335 neurons,"
+        " batch 64",
+        ModelOptions(
+            core=CoreOptions(
+                kernel_sizes=(9, 7, 7, 7),
+                n_maps=64,
+                padding="same",
+                separable=(False, True, True, True),
+                nonlinearity="elu",
+            ),
+            readout=ReadoutOptions(nonlinearity="softplus"),
+            training=TrainingOptions(loss="poisson", learning_rate=1e-3, batch_size=64),
+        ),
+        Shapes(n_channels=1, height=36, width=64, n_neurons=5335),
+        steps=2,
+    ),
+}
+
+
+def make_data(workload: Workload) -> tuple[Tensor, Tensor]:
+    """Images (n, C, H, W) of white noise and responses (n, n_neurons) of 0 or more, enough for `N_BATCHES` batches."""
+    generator = torch.Generator().manual_seed(workload.number)
+    shapes, n_images = workload.shapes, N_BATCHES * workload.options.training.batch_size
+    images = torch.empty(n_images, shapes.n_channels, shapes.height, shapes.width).normal_(generator=generator)
+    responses = torch.empty(n_images, shapes.n_neurons).exponential_(generator=generator)
+    return images, responses
+
+
+@torch.no_grad()
+def make_model(workload: Workload) -> Model:
+    """The factorised model with random initial values, the same at each call."""
+    generator = torch.Generator().manual_seed(0)
+    model = Model("factorized", workload.options, workload.shapes)
+    model.core.initialize(generator)
+    peaks = torch.randint(model.readout.mask[0].numel(), (workload.shapes.n_neurons,), generator=generator)
+    model.readout.initialize(peaks, torch.ones(len(peaks)), 0.001, generator)
+    return model
+
+
+def step_of(model: Model, images: Tensor, responses: Tensor) -> Callable[[], None]:
+    """The step that `whatwhere.training.train` repeats: batch, forward, loss, penalties, backward, Adam, projection."""
+    data = TrainingData(images, responses, images[:1], responses[:1])
+    trainer = Trainer(model, data, seed=0)
+    model.train()
+    return trainer.step
