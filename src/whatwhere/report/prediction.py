@@ -119,4 +119,4 @@ def _frame(axes: Axes, limits: tuple[float, float], title: str) -> None:
     axes.plot(limits, limits, "--", color=GREY, linewidth=0.8)
     axes.set(xlim=limits, ylim=limits, box_aspect=1)
     dress(axes, x="true", title=title, size=SMALL)
-    axes.locator_params(nbins=4)
+    axes.locator_params(nbins=3)
