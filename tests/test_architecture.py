@@ -27,11 +27,11 @@ LEVELS = {
     **dict.fromkeys(["core", "readouts", "initialisation", "presets"], 2),
     **dict.fromkeys(["model", "storage", "training", "cost"], 3),
     **dict.fromkeys(["estimators", "baselines", "simulation"], 4),
-    **dict.fromkeys(["catalogue", "runs", "search", "celltypes"], 5),
+    **dict.fromkeys(["catalogue", "runs"], 5),
     "experiments": 6,
     "report": 7,
     "cli": 8,
-    **dict.fromkeys([ROOT, "__main__"], 9),
+    ROOT: 9,
 }
 HEAVY = {
     "h5py",

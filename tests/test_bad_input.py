@@ -216,7 +216,7 @@ def test_values_that_are_not_finite_are_left_out_on_demand(
 def test_rounding_dust_becomes_zero_with_a_note(fit: Callable[..., Outcome]) -> None:
     code, out, err = fit(with_value("responses", (4, 2), -1e-8), works=True)
     assert code == 0, err
-    assert out.count("note: 1 responses negative by rounding (above -1e-06 deviations) set to 0") == 1
+    assert out.count("note: 1 response negative by rounding (above -1e-06 deviations) set to 0") == 1
 
 
 def test_negative_responses_work_with_the_squared_error(fit: Callable[..., Outcome]) -> None:
@@ -260,5 +260,5 @@ def test_odd_data_works(change: Callable[[Arrays], Arrays], fit: Callable[..., O
     if "test_images" in data:
         assert -1 <= metrics(tmp_path)["correlation"]["mean"] <= 1
     else:
-        assert "the recording has no held-out part: no scores." in out
+        assert "the recording has no held-out part of two images or more: no scores." in out
         assert metrics(tmp_path) == {}

@@ -3,7 +3,8 @@
 import pytest
 
 import whatwhere as ww
-from whatwhere.catalogue import MODELS, load_model, make_model, merge
+from whatwhere.catalogue import MODELS, load_model, make_model
+from whatwhere.config import merge
 from whatwhere.errors import OptionError
 from whatwhere.presets import preset_options
 

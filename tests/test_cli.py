@@ -128,7 +128,7 @@ def test_a_recording_without_held_out_part_is_said_to_give_no_scores(run: Callab
         out = f"unscored-{verb[0]}"
         code, text, _ = run(*verb, "training-only.npz", "--out", out, "--config", "small.yaml")
         assert code == 0
-        assert "the recording has no held-out part: no scores." in text
+        assert "the recording has no held-out part of two images or more: no scores." in text
     code, _, err = run("evaluate", "unscored-fit", "training-only.npz")
     assert code == 3
     assert "has no held-out part to score on" in err
@@ -324,6 +324,33 @@ def test_every_option_is_in_the_help_with_its_meaning() -> None:
     }.items():
         for name in values.__dataclass_fields__:
             assert re.search(rf"^  {concern}\.{name}=.+  \w+", text, re.MULTILINE), name
+
+
+def test_the_help_gives_the_defaults_that_recordings_really_have() -> None:
+    text = options_help()
+    assert "penalties.product_l1=[0.03, 0.045] (fixed-mask: 0.0; fully-connected: 0.0)" in text
+    assert "training.learning_rate=0.003 (fully-connected: 0.0002)" in text
+    for name in ("strengths", "standardize", "validation_fraction"):
+        assert f"ridge.{name}=" in text
+
+
+def test_evaluate_takes_nan_and_replaces_scores_when_told(run: Callable[..., Outcome], folder: Path) -> None:
+    assert run("fit", "session.npz", "--out", "judged", "--config", "small.yaml")[0] == 0
+    broken = recording()
+    responses = broken.responses.copy()
+    responses[3, 1] = np.nan
+    np.savez(
+        folder / "broken.npz",
+        images=broken.images,
+        responses=responses,
+        test_images=broken.test.images,
+        test_responses=broken.test.responses,
+        test_image_index=broken.test.image_index,
+    )
+    assert run("evaluate", "judged", "broken.npz")[0] == 3
+    assert run("evaluate", "judged", "broken.npz", "--nonfinite", "rows", "--out", "again")[0] == 0
+    assert run("evaluate", "judged", "session.npz", "--out", "again")[0] == 4
+    assert run("evaluate", "judged", "session.npz", "--out", "again", "--overwrite")[0] == 0
 
 
 def test_no_arguments_show_the_help(run: Callable[..., Outcome]) -> None:

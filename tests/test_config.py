@@ -3,6 +3,7 @@
 import re
 from dataclasses import FrozenInstanceError, fields
 
+import numpy as np
 import pytest
 
 from whatwhere.config import (
@@ -146,3 +147,17 @@ def test_candidates_are_every_combination_the_first_slowest() -> None:
     ]
     assert options.candidates() == expected
     assert PenaltyOptions().candidates() == [PenaltyOptions()]
+
+
+def test_options_made_directly_say_what_does_not_fit_in_our_words() -> None:
+    with pytest.raises(OptionError, match=r"unknown option 'n_map': .* Did you mean 'n_maps'\?"):
+        CoreOptions(n_map=4)  # type: ignore[call-arg]
+    with pytest.raises(OptionError, match=r"^learning_rate: Input should be greater than 0 \(got -1\)"):
+        TrainingOptions(learning_rate=-1)
+    with pytest.raises(OptionError, match="n_maps"):
+        CoreOptions(n_maps=True)
+
+
+def test_numpys_integers_are_counts() -> None:
+    assert CoreOptions(n_maps=np.int64(4)) == CoreOptions(n_maps=4)
+    assert type(CoreOptions(n_maps=np.int64(4)).n_maps) is int

@@ -156,6 +156,8 @@ def test_evaluate_gives_the_table_of_scores(fitted: CNN, recording: ww.Recording
     assert recording.test is not None
     assert fitted.evaluate(recording.test).summary == table.summary
     with pytest.raises(InputError, match="the held-out part has 2 neurons but the model 6: select the neurons"):
+        fitted.evaluate(recording.select_neurons([0, 1]).test)
+    with pytest.raises(InputError, match="lacks 4 of the 6 neurons that the model was fitted to: 2, 3, 4, 5"):
         fitted.evaluate(recording.select_neurons([0, 1]))
     with pytest.raises(InputError, match="recording has no held-out part to score on"):
         fitted.evaluate(ww.Recording(recording.images, recording.responses))
@@ -464,7 +466,7 @@ def test_bf16_is_close_to_float32(fitted: CNN, recording: ww.Recording) -> None:
 def test_presets_are_the_defaults_and_given_concerns_replace_them() -> None:
     simulation = ww.FactorizedCNN("simulation")
     assert simulation.options().training.loss == "squared"
-    assert ww.FactorizedCNN().options().penalties.product_l1 == (0.03, 0.1)
+    assert ww.FactorizedCNN().options().penalties.product_l1 == (0.03, 0.045)
     chosen = ww.FactorizedCNN(penalties=ww.PenaltyOptions(smoothness=0.1)).options()
     assert (chosen.penalties.product_l1, chosen.penalties.smoothness) == (0.0, 0.1)
 
@@ -477,3 +479,61 @@ def test_the_device_is_checked_and_named() -> None:
             OptionError, match=rf"device '{name}' cannot be used \(.*\): choose 'auto', 'cpu' or 'cuda'"
         ):
             make(device=name).fit(simulated(20))
+
+
+# ---------------------------------------------------------------------------------------------- options and notes
+
+
+def test_options_go_over_the_preset_one_by_one_or_whole() -> None:
+    model = ww.FullyConnectedCNN(training={"batch_size": 64}, core={"n_maps": 4})
+    options = model.options()
+    assert (options.training.batch_size, options.core.n_maps) == (64, 4)
+    assert options.training.learning_rate == ww.FullyConnectedCNN().options().training.learning_rate
+    whole = ww.FullyConnectedCNN(training=ww.TrainingOptions(batch_size=64)).options().training
+    assert whole == ww.TrainingOptions(batch_size=64)
+    assert clone(model).get_params() == model.get_params()
+    with pytest.raises(OptionError, match=r"unknown option of core 'n_map': .* Did you mean 'n_maps'\?"):
+        ww.FactorizedCNN(core={"n_map": 4}).options()
+
+
+def test_notes_on_the_data_stay_with_the_model() -> None:
+    whole = simulated(60)
+    responses = whole.responses.copy()
+    responses[:, 2] = 3.0
+    responses[0, 1] = -1e-9
+    constant = ww.Recording(whole.images, responses)
+    for model in (make(training=replace(TRAINING, max_steps=2)), ww.Ridge()):
+        model.fit(constant)
+        assert any("1 of 6 neurons never vary (kept, scored 0): 2" in note for note in model.notes_), model
+    assert any("1 response negative by rounding" in note for note in make().fit(constant).notes_)
+
+
+def test_ridge_tells_its_plan_before_it_starts() -> None:
+    said: list[object] = []
+    ww.Ridge().fit(simulated(60), observer=said.append)
+    (plan,) = said
+    assert plan.n_parameters == (12 * 17 + 1) * 6  # type: ignore[attr-defined]
+    assert plan.memory > 8 * 48 * 12 * 17  # type: ignore[attr-defined]
+    assert 0 < plan.least_seconds < plan.most_seconds  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("n_images", [2, 3, 4, 5])
+@pytest.mark.parametrize("kind", CNNS)
+def test_a_handful_of_images_can_be_fitted(kind: type[CNN], n_images: int) -> None:
+    whole = simulated(n_images)
+    model = make(kind, training=replace(TRAINING, max_steps=4)).fit(whole.read_images(), whole.responses)
+    assert np.isfinite(model.predict(whole.read_images())).all()
+
+
+def test_nonfinite_is_honoured_for_a_recording_too() -> None:
+    whole = simulated(60)
+    images = whole.read_images().copy()
+    images[7, 0, 3, 3] = np.nan
+    kept = ww.Recording(np.delete(images, 7, 0), np.delete(whole.responses, 7, 0))
+    model = make(nonfinite="rows").fit(images, whole.responses)
+    np.testing.assert_array_equal(model.masks_, make().fit(kept).masks_)
+
+
+def test_devices_without_double_precision_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"device 'meta' cannot be used .*: choose 'auto', 'cpu' or 'cuda'"):
+        choose_device("meta")

@@ -5,7 +5,7 @@ import pytest
 from whatwhere.catalogue import MODELS
 from whatwhere.errors import OptionError
 from whatwhere.model import check_options
-from whatwhere.presets import PRESETS, preset_options
+from whatwhere.presets import PRESETS, options_over_preset, preset_options
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -47,3 +47,13 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         preset_options("factorized", "simulated")
     with pytest.raises(OptionError, match=r"unknown model 'fixedmask'.* Did you mean 'fixed-mask'\?"):
         preset_options("fixedmask", "recording")
+
+
+def test_one_layer_has_no_use_for_the_presets_group_sparsity() -> None:
+    one = {"core": {"kernel_sizes": [5], "n_maps": 2}}
+    assert options_over_preset("factorized", "recording", one).penalties.group_sparsity == 0.0
+    assert options_over_preset("factorized", "recording", {}).penalties.group_sparsity > 0.0
+    with pytest.raises(OptionError, match=r"group_sparsity .* has nothing to act on"):
+        check_options(
+            "factorized", options_over_preset("factorized", "recording", {**one, "penalties": {"group_sparsity": 0.1}})
+        )

@@ -58,7 +58,7 @@ def test_a_run_is_written_with_its_scores(tmp_path: Path) -> None:
     assert list(table["neuron"]) == ["n7", "n3", "n5", "n1"]
     assert table["correlation"].mean() == pytest.approx(metrics["correlation"]["mean"])
     np.testing.assert_array_equal(table[["row", "column"]], run.model.locations_)  # type: ignore[attr-defined]
-    assert list(pd.read_csv(tmp_path / "candidates.csv")["product_l1"]) == [0.03, 0.1]
+    assert list(pd.read_csv(tmp_path / "candidates.csv")["product_l1"]) == [0.03, 0.045]
 
 
 def test_a_recording_without_held_out_part_is_fitted_and_not_scored(tmp_path: Path) -> None:
@@ -183,10 +183,10 @@ def test_a_models_own_values_go_over_the_shared_ones() -> None:
 def test_neurons_are_found_by_their_identifiers(compared: tuple[runs.Comparison, Path]) -> None:
     model = compared[0].runs["factorized"].model
     shuffled = recording().select_neurons([2, 0, 3, 1])
-    found, expected = (runs.evaluate_on(model, data).neurons for data in (shuffled, recording()))
+    found, expected = (model.evaluate(data).neurons for data in (shuffled, recording()))
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
     with pytest.raises(InputError, match="recording lacks 2 of the 4 neurons that the model was fitted to: n3, n1"):
-        runs.evaluate_on(model, recording().select_neurons([0, 2]))
+        model.evaluate(recording().select_neurons([0, 2]))
 
 
 def test_predictions_are_written_for_a_file_of_images(compared: tuple[runs.Comparison, Path], tmp_path: Path) -> None:
@@ -202,3 +202,71 @@ def test_predictions_are_written_for_a_file_of_images(compared: tuple[runs.Compa
         runs.predict_file(model, tmp_path / "images.npy", tmp_path / "none" / "x.npy")
     with pytest.raises(FormatError, match=r"nothing\.npy does not exist"):
         runs.predict_file(model, tmp_path / "nothing.npy", tmp_path / "x.npy")
+
+
+class StoppedError(Exception):
+    """Stands for a kill between two models."""
+
+
+def unfinished(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison that ended after its first model."""
+    with monkeypatch.context() as patch:
+        fit_run = runs.fit_run
+
+        def once(model: ww.FactorizedCNN, *arguments: object, **options: object) -> runs.Run:
+            if model.name == "factorized":
+                raise StoppedError
+            return fit_run(model, *arguments, **options)  # type: ignore[arg-type]
+
+        patch.setattr(runs, "fit_run", once)
+        with pytest.raises(StoppedError):
+            runs.compare(recording(), NAMES, folder, values={**VALUES, **OWN}, seed=3)
+
+
+def test_an_unfinished_comparison_is_refused_resumed_or_replaced(
+    compared: tuple[runs.Comparison, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished(tmp_path, monkeypatch)
+    before = content(tmp_path)
+    with pytest.raises(RunError, match="holds a run already"):
+        runs.compare(recording(), NAMES, tmp_path, values={**VALUES, **OWN}, seed=3)
+    assert content(tmp_path) == before
+    resumed = runs.compare(recording(), NAMES, tmp_path, values={**VALUES, **OWN}, seed=3, resume=True)
+    assert resumed.metrics() == compared[0].metrics()
+    again = runs.compare(recording(), NAMES, tmp_path, values={**VALUES, **OWN}, seed=4, overwrite=True)
+    assert again.metrics() != compared[0].metrics()
+
+
+def test_a_run_is_not_removed_for_one_that_cannot_be_fitted(tmp_path: Path) -> None:
+    runs.fit_run(ww.make_model("factorized", VALUES), recording(), tmp_path)
+    before = content(tmp_path)
+    large = ww.make_model("factorized", {**VALUES, "core": {"kernel_sizes": [99]}})
+    with pytest.raises(InputError, match="kernel of layer 1"):
+        runs.fit_run(large, recording(), tmp_path, overwrite=True)
+    assert content(tmp_path) == before
+    with pytest.raises(InputError, match="kernel of layer 1"):
+        runs.compare(recording(), ["ridge", "factorized"], tmp_path / "new", values={"core": {"kernel_sizes": [99]}})
+    assert not (tmp_path / "new").exists(), "the first model was not fitted before the second was looked at"
+
+
+def test_a_single_held_out_image_gives_no_scores_and_keeps_the_fit(tmp_path: Path) -> None:
+    whole = recording()
+    one = ww.HeldOut(np.zeros((1, 12, 17)), np.ones((5, 4)), np.zeros(5, int))
+    frozen = ww.Recording(whole.images, whole.responses, test=one, neurons=whole.neurons)
+    run = runs.fit_run(ww.make_model("factorized", VALUES), frozen, tmp_path)
+    assert run.scores is None
+    assert ww.load_model(tmp_path).predict(np.zeros((1, 12, 17))).shape == (1, 4)
+
+
+def test_what_was_fitted_is_kept_where_the_scores_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise InputError("no scores today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ww.FactorizedCNN, "evaluate", fail)
+        with pytest.raises(InputError, match="no scores today"):
+            runs.fit_run(ww.make_model("factorized", VALUES), recording(), tmp_path)
+    kept = ww.load_model(tmp_path).predict(np.ones((2, 12, 17)))
+    run = runs.fit_run(ww.make_model("factorized", VALUES), recording(), tmp_path, resume=True)
+    np.testing.assert_array_equal(run.model.predict(np.ones((2, 12, 17))), kept)
+    assert run.scores is not None

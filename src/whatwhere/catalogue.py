@@ -5,11 +5,9 @@ from typing import Any
 
 from whatwhere.baselines import Ridge
 from whatwhere.checks import check_choice, check_keys
-from whatwhere.config import ModelOptions, as_plain, make_options
 from whatwhere.errors import FormatError, OptionError
 from whatwhere.estimators import CNN, Estimator, FactorizedCNN, FixedMaskCNN, FullyConnectedCNN
-from whatwhere.presets import preset_options
-from whatwhere.readouts import READOUTS
+from whatwhere.presets import options_over_preset
 from whatwhere.storage import read_model
 
 MODELS: dict[str, type[Estimator]] = {
@@ -40,35 +38,13 @@ def make_model(
     own = {key: value for key, value in common.items() if key in common_names}
     check_keys("option", common, COMMON)
     if issubclass(kind, CNN):
-        options = make_options(ModelOptions, merge(_base(name, preset, values), values))
+        options = options_over_preset(name, preset, values)
         model: Estimator = kind(preset, **vars(options), **own)
     else:
         check_keys(f"option of {name}", values, sorted(kind().get_params().keys() - COMMON))
         model = kind(**values, **own)
     model.asked()
     return model
-
-
-def _base(name: str, preset: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The preset's options, without its strengths of the readout where `values` gives one."""
-    base = as_plain(preset_options(name, preset))
-    penalties = values.get("penalties")
-    if isinstance(penalties, dict) and any(strength in penalties for strength in READOUTS[name].strengths):
-        base["penalties"].update(dict.fromkeys(READOUTS[name].strengths, 0.0))
-    return base
-
-
-def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with `changes` in their place, mappings merged key by key.
-
-    >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
-    {'a': {'b': 3, 'c': 2}}
-    """
-    merged = dict(values)
-    for key, change in changes.items():
-        both = isinstance(change, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], change) if both else change
-    return merged
 
 
 def load_model(path: str | Path) -> Estimator:

@@ -5,10 +5,12 @@ allowed range stand here once. Strengths may be tuples: every combination is the
 unpenalised validation loss kept.
 """
 
+import functools
+import operator
 from dataclasses import field, fields, is_dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from whatwhere.checks import check_keys
@@ -17,7 +19,15 @@ from whatwhere.errors import OptionError
 Nonlinearity = Literal["identity", "relu", "softplus", "elu"]
 OutputNonlinearity = Literal["identity", "relu", "softplus"]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, strict=True)]
+Kind = TypeVar("Kind")
+
+
+def _whole(value: Any) -> Any:
+    """NumPy's integers as Python's; truth values and texts are no counts."""
+    return value if isinstance(value, bool | str) or not hasattr(value, "__index__") else operator.index(value)
+
+
+Count = Annotated[int, Field(ge=1, strict=True), BeforeValidator(_whole)]
 Padding = Literal["valid", "same"]
 Strength = Annotated[float, Field(ge=0)]
 Strengths = Strength | tuple[Strength, ...]
@@ -26,11 +36,28 @@ BATCH_NORM_MOMENTUM = 0.1
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+def _with_own_errors(kind: type[Kind]) -> type[Kind]:
+    """Makes the class say what does not fit in the project's words: an `OptionError`, with the nearest known name."""
+    made = kind.__init__
+
+    @functools.wraps(made)
+    def make(self: Any, **values: Any) -> None:
+        check_keys("option", values, [option.name for option in fields(kind)])  # type: ignore[arg-type]
+        try:
+            made(self, **values)
+        except ValidationError as error:
+            raise OptionError(explain(error)) from None
+
+    kind.__init__ = make  # type: ignore[method-assign]
+    return kind
+
+
 def _option(default: Any, doc: str) -> Any:
     """A dataclass field whose `doc` is shown by the command line's help."""
     return field(default=default, metadata={"doc": doc})
 
 
+@_with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class CoreOptions:
     """The convolutional core, shared by all neurons: images (n, C, H, W) to feature maps (n, K, h, w).
@@ -105,6 +132,7 @@ def _repeat(value: Any, n: int) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,) * n
 
 
+@_with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ReadoutOptions:
     """What the readout may look like, and where the masks start."""
@@ -121,6 +149,7 @@ class ReadoutOptions:
     mask_noise: Annotated[float, Field(ge=0)] = _option(0.001, "standard deviation of the initial masks off their peak")
 
 
+@_with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class PenaltyOptions:
     """Strengths of the penalties. Each is an average over neurons, so it means the same for any population.
@@ -162,6 +191,7 @@ class PenaltyOptions:
         return self
 
 
+@_with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrainingOptions:
     """The loss, the optimiser and the schedule of early stopping."""
@@ -182,6 +212,7 @@ class TrainingOptions:
     checkpoint_seconds: Annotated[float, Field(ge=0)] = _option(30.0, "between checkpoints, where a folder is given")
 
 
+@_with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class PreprocessingOptions:
     """What is done to images and responses before the fit, undone in `predict`."""
@@ -192,6 +223,7 @@ class PreprocessingOptions:
     scale_responses: bool = _option(True, "divide each neuron's responses by their standard deviation")
 
 
+@_with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ModelOptions:
     """All options of one convolutional model: the defaults suit recordings of responses that are not negative."""
@@ -203,6 +235,7 @@ class ModelOptions:
     preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
 
 
+@_with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RunOptions:
     """What the command line asks of a run beside the model's own options."""
@@ -240,6 +273,19 @@ def make_options(kind: type[Any], values: dict[str, Any], where: str = "") -> An
         return TypeAdapter(kind).validate_python({**values, **nested})
     except ValidationError as error:
         raise OptionError(explain(error, where)) from None
+
+
+def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`values` with `changes` in their place, mappings merged key by key.
+
+    >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
+    {'a': {'b': 3, 'c': 2}}
+    """
+    merged = dict(values)
+    for key, change in changes.items():
+        both = isinstance(change, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], change) if both else change
+    return merged
 
 
 def as_plain(options: Any) -> dict[str, Any]:

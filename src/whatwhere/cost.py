@@ -15,8 +15,8 @@ class Plan:
     """Estimated before a fit starts.
 
     memory: bytes held at the peak, data, parameters with their gradients, moments and best copy, and activations of
-    one step. seconds_per_step: measured. least_seconds: if the validation loss never got better; most_seconds: at
-    `max_steps`; both for all candidates.
+    one step. seconds_per_step: measured, 0 for a model that is solved without steps. least_seconds: if the validation
+    loss never got better; most_seconds: at `max_steps`; both for all candidates.
     """
 
     n_images: int

@@ -7,6 +7,7 @@ import numpy as np
 
 from whatwhere.checks import check_choice, check_finite, check_ndim, check_numeric, check_same_rows, some_of
 from whatwhere.errors import InputError
+from whatwhere.metrics import normalized_noise_power
 from whatwhere.rows import as_images, frozen, read_only, read_rows
 
 NONFINITE = ("error", "rows", "neurons")
@@ -120,18 +121,13 @@ class HeldOut:
         return HeldOut(self.images, responses, self.image_index, self.rates, "keep")
 
     def noise_share(self) -> np.ndarray | None:
-        """Each neuron's noise variance over its total variance, (n_neurons,); None without a repeated image.
+        """`metrics.normalized_noise_power` of these trials, (n_neurons,); None without a repeated image.
 
-        The noise is the variance around each image's mean, pooled over images; the total that of the same
-        trials. NaN for a neuron that never varies. 0: the same response in every repeat; 1: nothing repeats.
+        NaN for a neuron that never varies. 0: the same response in every repeat; 1: nothing repeats.
         """
-        repeated = self.n_repeats[self.image_index] > 1
-        if not repeated.any():
+        if self.n_images < 2 or not (self.n_repeats > 1).any():
             return None
-        responses, index = self.responses[repeated].astype(np.float64), self.image_index[repeated]
-        noise = ((responses - self.mean_responses()[index]) ** 2).sum(axis=0) / (len(index) - len(np.unique(index)))
-        total = responses.var(axis=0, ddof=1)
-        return np.divide(noise, total, out=np.full_like(noise, np.nan), where=total > 0)
+        return normalized_noise_power(self.responses, self.image_index)
 
 
 def as_responses(name: str, responses: Any) -> np.ndarray:

@@ -60,8 +60,11 @@ def signal_std(images: Tensor, responses: Tensor, averages: Tensor, peaks: np.nd
 
     The filter is the average inside a window of `reach` pixels around the peak (n_neurons, 2: row, column), learned
     on one half of the images and scored on the other, both ways; so noise does not count as signal. The result lies
-    between 5 % and 100 % of the response's standard deviation.
+    between 5 % and 100 % of the response's standard deviation; with fewer than four images it is 5 %.
     """
+    total = responses.std(0, correction=0)
+    if len(images) < 4:
+        return 0.05 * total
     halves = torch.arange(len(images), device=images.device) % 2 == 0
     window = _windows(peaks, averages.shape[2:], reach).to(images.device)
     correlations = []
@@ -70,7 +73,7 @@ def signal_std(images: Tensor, responses: Tensor, averages: Tensor, peaks: np.nd
         projected = images[~learn].flatten(1) @ filters.T  # (n_images / 2, n_neurons)
         correlations.append(_correlation(projected, responses[~learn]))
     fraction = torch.stack(correlations).mean(0).clamp(0.05, 1.0)
-    return fraction * responses.std(0, correction=0)
+    return fraction * total
 
 
 def _windows(peaks: np.ndarray, image_size: torch.Size, reach: int) -> Tensor:

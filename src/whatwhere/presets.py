@@ -1,6 +1,7 @@
 """Default options: one set for recordings, one for the paper's linear simulations, with each readout's strengths."""
 
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
+from typing import Any
 
 from whatwhere.checks import check_choice
 from whatwhere.config import (
@@ -10,6 +11,9 @@ from whatwhere.config import (
     PreprocessingOptions,
     ReadoutOptions,
     TrainingOptions,
+    as_plain,
+    make_options,
+    merge,
 )
 
 RECORDING = ModelOptions()
@@ -38,14 +42,17 @@ SIMULATION = ModelOptions(
 """The paper's linear simulations (section 4.1): one 17 x 17 kernel, squared error, Adam at 1e-3, batches of 256; after
 300 steps without a better validation loss back to the best and a tenth of the rate, the second time stop."""
 
+KERNELS = PenaltyOptions(smoothness=2e-4, group_sparsity=2e-4)
+"""Recordings are short: kernels that are smooth and read few maps generalise better, and settle in fewer steps."""
+
 SLOW_FULL = TrainingOptions(learning_rate=2e-4)
 """The fully connected readout sums tens of thousands of weights: at 3e-3, Adam's first step alone throws it far off."""
 
 PRESETS = {
     "recording": {
-        "factorized": replace(RECORDING, penalties=PenaltyOptions(product_l1=(0.03, 0.06))),
-        "fixed-mask": replace(RECORDING, penalties=PenaltyOptions(feature_l1=(0.003, 0.01))),
-        "fully-connected": replace(RECORDING, penalties=PenaltyOptions(weight_l2=(0.1, 1.0)), training=SLOW_FULL),
+        "factorized": replace(RECORDING, penalties=replace(KERNELS, product_l1=(0.03, 0.045))),
+        "fixed-mask": replace(RECORDING, penalties=replace(KERNELS, feature_l1=(0.003, 0.01))),
+        "fully-connected": replace(RECORDING, penalties=replace(KERNELS, weight_l2=(3.0, 30.0)), training=SLOW_FULL),
     },
     "simulation": {
         "factorized": replace(
@@ -68,3 +75,28 @@ def preset_options(model: str, preset: str) -> ModelOptions:
     """
     of_model = PRESETS[check_choice("preset", preset, PRESETS)]
     return of_model[check_choice("model", model, of_model)]
+
+
+READOUT_STRENGTHS = ("mask_l1", "feature_l1", "product_l1", "weight_l2", "activity_l1")
+
+
+def options_over_preset(model: str, preset: str, values: dict[str, Any]) -> ModelOptions:
+    """The preset's options with `values` in their place, option by option: `{"core": {"n_maps": 24}}`.
+
+    A strength of the readout given replaces all those that the preset searches; a core of one layer has no use for the
+    preset's group sparsity. Raises `OptionError` for an option
+    that is not known, naming the nearest.
+
+    >>> options_over_preset("factorized", "recording", {"penalties": {"mask_l1": 0.1}}).penalties.product_l1
+    0.0
+    """
+    base = as_plain(preset_options(model, preset))
+    plain = {name: as_plain(value) if is_dataclass(value) else value for name, value in values.items()}
+    given = plain.get("penalties")
+    given = given if isinstance(given, dict) else {}
+    if any(strength in given for strength in READOUT_STRENGTHS):
+        base["penalties"].update(dict.fromkeys(READOUT_STRENGTHS, 0.0))
+    options: ModelOptions = make_options(ModelOptions, merge(base, plain))
+    if options.core.n_layers == 1 and "group_sparsity" not in given:  # the preset's has nothing to act on
+        options = replace(options, penalties=replace(options.penalties, group_sparsity=0.0))
+    return options

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from whatwhere.catalogue import MODELS, load_model, make_model, merge
-from whatwhere.checks import check_choice, check_keys, some_of
-from whatwhere.errors import InputError, OptionError, RunError
+from whatwhere.catalogue import MODELS, load_model, make_model
+from whatwhere.checks import check_choice, check_keys
+from whatwhere.config import merge
+from whatwhere.errors import OptionError, RunError
 from whatwhere.estimators import CNN, Estimator, Observer
 from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
 from whatwhere.files import replacing
@@ -34,24 +35,24 @@ class Run:
     scores: ScoreTable | None
 
 
-def open_folder(folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
-    """Makes the folder ready for a run.
-
-    Raises `RunError` where it holds a run already and neither overwriting nor resuming was asked for, or holds files
-    that are not a run's.
-    """
+def check_folder(folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Raises `RunError` where the folder holds a run already and neither overwriting nor resuming was asked for."""
     if overwrite and resume:
         raise OptionError("overwrite and resume exclude each other: choose one.")
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file: choose a folder for the run.")
-    ours = is_run(folder)
-    if ours and overwrite:
-        _clear(folder)
-    elif ours and not resume:
+    if is_run(folder) and not (overwrite or resume):
         raise RunError(
             f"{folder} holds a run already: use --resume to go on with it, --overwrite to replace it, or another"
             " folder."
         )
+
+
+def open_folder(folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
+    """Makes the folder ready for a run, after `check_folder`; overwriting removes a run's files and nothing else."""
+    check_folder(folder, overwrite=overwrite, resume=resume)
+    if overwrite and folder.exists():
+        _clear(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,8 +60,15 @@ def open_folder(folder: Path, *, overwrite: bool = False, resume: bool = False) 
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a run was begun or ended here."""
-    return folder.is_dir() and any((folder / name).exists() for name in (*_OURS, CHECKPOINTS))
+    """Whether a run, or a comparison's, was begun or ended here."""
+    if not folder.is_dir():
+        return False
+    return any((folder / name).exists() for name in (*_OURS, CHECKPOINTS)) or any(map(is_run, _models_in(folder)))
+
+
+def _models_in(folder: Path) -> list[Path]:
+    """The folders of a comparison's models."""
+    return [folder / model for model in MODELS if (folder / model).is_dir()]
 
 
 def _clear(folder: Path) -> None:
@@ -68,9 +76,8 @@ def _clear(folder: Path) -> None:
     for name in _OURS:
         (folder / name).unlink(missing_ok=True)
     _remove_checkpoints(folder)
-    for model in MODELS:
-        if is_run(folder / model):
-            _clear(folder / model)
+    for model in _models_in(folder):
+        _clear(model)
 
 
 def _remove_checkpoints(folder: Path) -> None:
@@ -86,16 +93,27 @@ def _remove_checkpoints(folder: Path) -> None:
 
 
 def fit_run(
-    model: Estimator, recording: Recording, folder: Path, *, resume: bool = False, observer: Observer | None = None
+    model: Estimator,
+    recording: Recording,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    observer: Observer | None = None,
 ) -> Run:
     """Fits `model`, scores it on the held-out part, and writes the run; a run that had ended is only read again.
 
-    On Ctrl-C the best model so far is kept and written, and the checkpoints stay, so that the run can be resumed.
+    What the folder holds is touched only after model and recording were found to fit each other. On Ctrl-C the best
+    model so far is kept and written, and the checkpoints stay, so that the run can be resumed.
     """
+    check_folder(folder, overwrite=overwrite, resume=resume)
+    model.check(recording)
+    open_folder(folder, overwrite=overwrite, resume=resume)
     if resume and (folder / METRICS_FILE).exists() and not (folder / CHECKPOINTS).exists():
         return read_run(model, recording, folder)
     model.fit(recording, folder=folder, resume=resume, observer=observer)
-    scores = None if recording.test is None else model.evaluate(recording)
+    model.save(folder)  # before the scores: what was fitted is kept, whatever they meet
+    scores = scores_of(model, recording)
     write_run(model, scores, folder)
     if model.stopped_ != "interrupted":
         _remove_checkpoints(folder)
@@ -110,7 +128,14 @@ def read_run(asked: Estimator, recording: Recording, folder: Path) -> Run:
     found = load_model(folder)
     wanted = {**asked.asked(), "data": recording.fingerprint()}
     check_same_fit(folder, {**found.asked(), "data": found.fingerprint_}, wanted)
-    return Run(found, None if recording.test is None else found.evaluate(recording))
+    return Run(found, scores_of(found, recording))
+
+
+def scores_of(model: Estimator, recording: Recording) -> ScoreTable | None:
+    """The scores on the held-out part; None without one, or with a single image, over which nothing can vary."""
+    if recording.test is None or recording.test.n_images < 2:
+        return None
+    return model.evaluate(recording)
 
 
 def write_run(model: Estimator, scores: ScoreTable | None, folder: Path) -> None:
@@ -124,9 +149,9 @@ def write_run(model: Estimator, scores: ScoreTable | None, folder: Path) -> None
 
 def write_scores(model: Estimator, scores: ScoreTable | None, folder: Path) -> None:
     """`metrics.json` (each score's mean and interval) and, where there are scores, `scores.csv` (one row a neuron)."""
-    write_metrics({} if scores is None else scores.summary, folder)
     if scores is not None:
         write_text(folder / NEURONS_FILE, neuron_table(model, scores).to_csv(index=False))
+    write_metrics({} if scores is None else scores.summary, folder)  # last: it says that the run has ended
 
 
 def write_metrics(metrics: dict[str, Any], folder: Path) -> None:
@@ -168,6 +193,7 @@ def compare(
     *,
     values: dict[str, Any] | None = None,
     preset: str = "recording",
+    overwrite: bool = False,
     resume: bool = False,
     observe: Callable[[str], Observer | None] = lambda name: None,
     **common: Any,
@@ -181,9 +207,12 @@ def compare(
     if len(set(names)) < len(names):
         raise OptionError(f"models {', '.join(names)}: each can be compared once.")
     models = {name: make_model(name, own_values(name, names, values or {}), preset=preset, **common) for name in names}
+    check_folder(folder, overwrite=overwrite, resume=resume)
+    for model in models.values():
+        model.check(recording)
+    open_folder(folder, overwrite=overwrite, resume=resume)
     runs: dict[str, Run] = {}
     for name, model in models.items():
-        open_folder(folder / name, resume=True)
         runs[name] = fit_run(model, recording, folder / name, resume=resume, observer=observe(name))
         if runs[name].model.stopped_ == "interrupted":
             break
@@ -216,18 +245,6 @@ def differences(runs: dict[str, Run], score: str = "correlation") -> pd.DataFram
         interval = asdict(found.difference)
         rows.append({"model": scored[0][0], "minus": name, "score": score, **interval, "p_value": found.p_value})
     return pd.DataFrame(rows)
-
-
-def evaluate_on(model: Estimator, recording: Recording) -> ScoreTable:
-    """Scores on a recording that holds the model's neurons, found by their identifiers, perhaps among others."""
-    positions = {str(neuron): position for position, neuron in enumerate(recording.neurons.index)}
-    missing = [neuron for neuron in model.neurons_ if neuron not in positions]
-    if missing:
-        raise InputError(
-            f"{recording.name} lacks {len(missing):,} of the {len(model.neurons_):,} neurons that the model was fitted"
-            f" to: {some_of(missing)}. Give the recording that it was fitted to."
-        )
-    return model.evaluate(recording.select_neurons([positions[neuron] for neuron in model.neurons_]))
 
 
 def predict_file(model: Estimator, images: Path, out: Path, *, overwrite: bool = False) -> tuple[int, int]:

@@ -22,7 +22,6 @@ from whatwhere.storage import read_tensors, write_tensors
 
 CHECKPOINT = "whatwhere-checkpoint"
 CHECKPOINT_VERSION = 1
-_EVALUATION_CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,8 @@ class Trainer:
         self.model.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.data.images.device)
         images, responses = self.data.validation_images, self.data.validation_responses
-        for some, wanted in zip(images.split(_EVALUATION_CHUNK), responses.split(_EVALUATION_CHUNK), strict=True):
+        size = self.options.batch_size  # so that a look takes no more memory than a step
+        for some, wanted in zip(images.split(size), responses.split(size), strict=True):
             total += self.loss(self.model(some), wanted).double() * len(some)
         return total.item() / len(images)
 

@@ -11,8 +11,17 @@ import torch
 from torch import Tensor
 
 from whatwhere.checks import check_choice, check_positive
+from whatwhere.cost import Plan
 from whatwhere.errors import OptionError
-from whatwhere.estimators.base import Estimator, Observer, as_recording, expect_shape, response_scale
+from whatwhere.estimators.base import (
+    Estimator,
+    Observer,
+    as_recording,
+    constant_note,
+    expect_shape,
+    response_scale,
+)
+from whatwhere.recording import Recording
 from whatwhere.standardisation import MODES, Standardisation
 
 _CHUNK = 4096
@@ -106,8 +115,11 @@ class Ridge(Estimator):
     ) -> Self:
         """Fits to a `Recording`, or to images and responses; takes seconds, so nothing is kept in `folder`."""
         self.asked()  # says at once what does not fit
-        recording = as_recording(images, responses, self.nonfinite)
+        recording = self.check(as_recording(images, responses, self.nonfinite))
         rows, validation_rows = recording.split(self.validation_fraction, self.seed)
+        self.notes_ = (*recording.notes, *constant_note(recording))
+        if observer is not None:
+            observer(self._plan(recording, len(rows), len(validation_rows)))
         self.standardisation_ = Standardisation.fit(recording.images, self.standardize, rows=rows)
         scale = response_scale(recording.responses[rows])
         mean = recording.responses[rows].mean(0, dtype=np.float64)
@@ -128,6 +140,29 @@ class Ridge(Estimator):
         self.remember(recording, rows, recording.fingerprint())
         self.stopped_ = "solved"
         return self
+
+    def check(self, recording: Recording) -> Recording:
+        recording.split(self.validation_fraction, self.seed)
+        return recording
+
+    def _plan(self, recording: Recording, n: int, n_validation: int) -> Plan:
+        """Memory of pixels, their products and the filters in double precision; time by the operations, roughly."""
+        n_pixels, n_neurons = int(np.prod(recording.image_shape)), recording.n_neurons
+        small, large = sorted((n, n_pixels))
+        operations = 2.0 * small**2 * large + 10.0 * small**3
+        operations += 2.0 * n_pixels * n_neurons * (n + small + len(self._strengths()) * (small + n_validation))
+        numbers = 3 * n * n_pixels + 2 * small**2 + small * n_pixels + 2 * (n_pixels + n) * n_neurons
+        return Plan(
+            n_images=n,
+            n_validation=n_validation,
+            n_parameters=(n_pixels + 1) * n_neurons,
+            n_candidates=len(self._strengths()),
+            memory=8 * numbers,
+            seconds_per_step=0.0,
+            least_seconds=operations / 1e11,
+            most_seconds=operations / 5e9,
+            notes=self.notes_,
+        )
 
     def _validate(
         self, path: RidgePath, unit: float, centre: np.ndarray, pixels: np.ndarray, wanted: np.ndarray

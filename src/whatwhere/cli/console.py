@@ -29,7 +29,7 @@ _SHOWN = {
     "log_likelihood_bits_per_spike": "bits/spike",
 }
 _SECONDS_BETWEEN_LINES = 20.0
-NO_SCORES = "the recording has no held-out part: no scores."
+NO_SCORES = "the recording has no held-out part of two images or more: no scores."
 
 
 def duration(seconds: float) -> str:
@@ -94,9 +94,10 @@ def _progress_line(model: str, event: Progress) -> str:
 def show_plan(model: str, plan: Plan) -> None:
     """What a fit will need."""
     candidates = f", {plan.n_candidates} strengths" if plan.n_candidates > 1 else ""
+    step = f" {plan.seconds_per_step * 1000:.0f} ms a step," if plan.seconds_per_step else ""
     out.print(
         f"[bold]{model}[/]: {plan.n_images:,} images to fit, {plan.n_validation:,} to validate, {plan.n_parameters:,}"
-        f" parameters{candidates}; about {size(plan.memory)} of memory, {plan.seconds_per_step * 1000:.0f} ms a step,"
+        f" parameters{candidates}; about {size(plan.memory)} of memory,{step}"
         f" {duration(plan.least_seconds)} at the least, {duration(plan.most_seconds)} at the most."
     )
 

@@ -10,8 +10,8 @@ from whatwhere.cli import console
 
 data = typer.Typer(help="Look at recordings, convert them, fetch published ones.", no_args_is_help=True)
 
-Path_ = Annotated[Path, typer.Argument(help="A recording: file or folder.")]
 Format = Annotated[str | None, typer.Option("--format", help=f"Reader: {', '.join(formats.FORMATS)}; else recognised.")]
+Path_ = Annotated[Path, typer.Argument(help="A recording: file or folder.")]
 
 
 @data.command()

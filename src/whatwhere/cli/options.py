@@ -6,10 +6,12 @@ from typing import Any
 
 import yaml
 
-from whatwhere.catalogue import MODELS, merge
+from whatwhere.baselines import Ridge
+from whatwhere.catalogue import COMMON, MODELS
 from whatwhere.checks import check_keys
-from whatwhere.config import ModelOptions, RunOptions, make_options
+from whatwhere.config import ModelOptions, RunOptions, as_plain, make_options, merge
 from whatwhere.errors import FormatError, OptionError
+from whatwhere.presets import PRESETS, preset_options
 
 
 def gather(config: Path | None, assignments: list[str], flags: dict[str, Any]) -> tuple[RunOptions, dict[str, Any]]:
@@ -74,14 +76,18 @@ def _number(text: str) -> Any:
 
 
 def options_help() -> str:
-    """Every option of the convolutional models with its default and meaning, for the help of `fit` and `compare`."""
-    lines = ["Options for --set and --config, with their defaults for recordings:"]
+    """Every option with its default for recordings and its meaning, for the help of `fit` and `compare`."""
+    lines = ["Options for --set and --config; defaults are for recordings, of factorized and of others that differ:"]
+    of_models = {model: as_plain(preset_options(model, "recording")) for model in PRESETS["recording"]}
     for concern in fields(ModelOptions):
         kind: Any = concern.type
-        default = kind()
         for option in fields(kind):
-            value = getattr(default, option.name)
-            lines.append(f"  {concern.name}.{option.name}={_plain(value)}  {option.metadata['doc']}")
+            values = {model: _plain(of[concern.name][option.name]) for model, of in of_models.items()}
+            others = [f"{model}: {value}" for model, value in values.items() if value != values["factorized"]]
+            default = values["factorized"] + (f" ({'; '.join(others)})" if others else "")
+            lines.append(f"  {concern.name}.{option.name}={default}  {option.metadata['doc']}")
+    ridge = Ridge().get_params()
+    lines += [f"  ridge.{name}={_plain(ridge[name])}" for name in sorted(ridge.keys() - COMMON)]
     return "\n\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from whatwhere import formats, runs
 from whatwhere.catalogue import MODELS, load_model, make_model
 from whatwhere.checks import check_choice
 from whatwhere.cli import console
-from whatwhere.cli.data import data
+from whatwhere.cli.data import Format, data
 from whatwhere.cli.options import gather, options_help
 from whatwhere.config import RunOptions
 from whatwhere.recording import Recording
@@ -73,15 +73,17 @@ def fit(
     nonfinite: Nonfinite = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    format: Format = None,
 ) -> None:
     """Fit one model, score it on the held-out part, and keep it in a folder."""
     check_choice("model", model, MODELS)
     flags = _flags(preset, neurons, seed, device, threads, nonfinite)
     options, values = gather(config, set_ or [], flags)
     estimator = make_model(model, runs.own_values(model, [model], values), preset=options.preset, **_common(options))
-    loaded = _load(recording, options)
-    runs.open_folder(out, overwrite=overwrite, resume=resume)
-    run = runs.fit_run(estimator, loaded, out, resume=resume, observer=console.observer(model, loaded.notes))
+    runs.check_folder(out, overwrite=overwrite, resume=resume)  # before the recording is read
+    loaded = _load(recording, format, options)
+    observer = console.observer(model, loaded.notes)
+    run = runs.fit_run(estimator, loaded, out, overwrite=overwrite, resume=resume, observer=observer)
     console.show_scores(run.scores)
     _end(out, run.model.stopped_)
 
@@ -101,6 +103,7 @@ def compare(
     nonfinite: Nonfinite = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    format: Format = None,
 ) -> None:
     """Fit several models under one split and print their scores side by side; the first is set against the others.
 
@@ -111,14 +114,15 @@ def compare(
     options, values = gather(config, set_ or [], flags)
     for name in names:  # says what is wrong before the recording is read
         make_model(name, runs.own_values(name, names, values), preset=options.preset, **_common(options))
-    loaded = _load(recording, options)
-    runs.open_folder(out, overwrite=overwrite, resume=resume)
+    runs.check_folder(out, overwrite=overwrite, resume=resume)
+    loaded = _load(recording, format, options)
     comparison = runs.compare(
         loaded,
         names,
         out,
         values=values,
         preset=options.preset,
+        overwrite=overwrite,
         resume=resume,
         observe=lambda name: console.observer(name, loaded.notes),
         **_common(options),
@@ -132,14 +136,18 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder, or its model.safetensors.")],
     recording: RecordingPath,
     out: Annotated[Path | None, typer.Option(help="Write metrics.json and scores.csv into this folder too.")] = None,
+    format: Format = None,
+    nonfinite: Nonfinite = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score a fitted model on the held-out part of a recording that holds the neurons that it was fitted to."""
     model = load_model(run)
     if out is not None:
-        runs.open_folder(out)
-    scores = runs.evaluate_on(model, formats.load(recording))
+        runs.check_folder(out, overwrite=overwrite)
+    scores = model.evaluate(formats.load(recording, format, nonfinite=nonfinite or RunOptions().nonfinite))
     console.show_scores(scores)
     if out is not None:
+        runs.open_folder(out, overwrite=overwrite)
         runs.write_scores(model, scores, out)
 
 
@@ -169,6 +177,9 @@ def demo(
     console.out.print(result.story(), markup=False)
     for figure in figures:
         console.out.print(f"  {figure}", markup=False)
+    if result.model.stopped_ == "interrupted":
+        console.out.print("interrupted: these are the numbers of the best model so far.")
+        raise typer.Exit(130)
 
 
 def _flags(*values: Any) -> dict[str, Any]:
@@ -179,8 +190,8 @@ def _common(options: RunOptions) -> dict[str, Any]:
     return {"seed": options.seed, "device": options.device, "threads": options.threads, "nonfinite": options.nonfinite}
 
 
-def _load(path: Path, options: RunOptions) -> Recording:
-    recording = formats.load(path, nonfinite=options.nonfinite)
+def _load(path: Path, format: str | None, options: RunOptions) -> Recording:
+    recording = formats.load(path, format, nonfinite=options.nonfinite)
     console.show_notes(recording.notes)
     return recording if options.neurons is None else recording.select_neurons(options.neurons, seed=options.seed)
 

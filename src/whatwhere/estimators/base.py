@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from whatwhere.checks import check_numeric
+from whatwhere.checks import check_numeric, some_of
 from whatwhere.cost import Plan
 from whatwhere.errors import FormatError, InputError
 from whatwhere.heldout import HeldOut, as_responses
@@ -37,7 +37,7 @@ class Estimator(BaseEstimator, ABC):
 
     After `fit`: `shapes_` (sizes that the data fixed), `neurons_` (identifiers), `mean_responses_` (n_neurons,), the
     training means that the likelihood is measured against, `standardisation_` of the images, `fingerprint_` (of the
-    recording), `history_` (a table) and `stopped_` (why the fit ended).
+    recording), `notes_` (what was worth saying of the data), `history_` (a table) and `stopped_` (why the fit ended).
     """
 
     name: ClassVar[str]
@@ -50,6 +50,7 @@ class Estimator(BaseEstimator, ABC):
     fingerprint_: str
     history_: pd.DataFrame
     stopped_: str
+    notes_: tuple[str, ...]
 
     @abstractmethod
     def asked(self) -> dict[str, Any]:
@@ -70,6 +71,10 @@ class Estimator(BaseEstimator, ABC):
         folder: where checkpoints are kept while fitting; resume: go on from those that are there, to the very same
         end. Raises `RunError` where the folder holds those of a fit begun with other data, options or seed.
         """
+
+    @abstractmethod
+    def check(self, recording: Recording) -> Recording:
+        """The recording as the fit will use it; raises before long work starts where it cannot be fitted."""
 
     @abstractmethod
     def predict(self, images: Any) -> np.ndarray:
@@ -166,9 +171,15 @@ class Estimator(BaseEstimator, ABC):
         return float(correlation(self.predict(images), responses).mean())
 
     def evaluate(self, recording: Recording | HeldOut, *, seed: int = 0) -> ScoreTable:
-        """Every score that the held-out part allows, with confidence intervals; see `whatwhere.metrics`."""
+        """Every score that the held-out part allows, with confidence intervals; see `whatwhere.metrics`.
+
+        A recording may hold other neurons too: those that the model was fitted to are found by their identifiers.
+        Raises `InputError` where some are missing, or where there is no held-out part.
+        """
         self.check_fitted()
-        held_out = _test_part(recording) if isinstance(recording, Recording) else recording
+        if isinstance(recording, Recording):
+            recording = _test_part(recording.select_neurons(self._positions(recording)))
+        held_out = recording
         if held_out.n_neurons != self.shapes_.n_neurons:
             raise InputError(
                 f"the held-out part has {held_out.n_neurons:,} neurons but the model {self.shapes_.n_neurons:,}:"
@@ -182,6 +193,16 @@ class Estimator(BaseEstimator, ABC):
             mean_rate=self.mean_responses_,
             seed=seed,
         )
+
+    def _positions(self, recording: Recording) -> list[int]:
+        positions = {str(neuron): position for position, neuron in enumerate(recording.neurons.index)}
+        missing = [neuron for neuron in self.neurons_ if neuron not in positions]
+        if missing:
+            raise InputError(
+                f"{recording.name} lacks {len(missing):,} of the {len(self.neurons_):,} neurons that the model was"
+                f" fitted to: {some_of(missing)}. Give the recording that it was fitted to."
+            )
+        return [positions[neuron] for neuron in self.neurons_]
 
     def check_fitted(self) -> None:
         """Raises scikit-learn's `NotFittedError` before `fit`."""
@@ -226,10 +247,18 @@ def as_recording(images: Any, responses: Any, nonfinite: str) -> Recording:
     if isinstance(images, Recording):
         if responses is not None:
             raise InputError("fit got a recording and responses: expected fit(recording) or fit(images, responses).")
-        return images
+        return images if nonfinite == "error" else replace(images, nonfinite=nonfinite)
     if responses is None:
         raise InputError("fit got images but no responses: expected fit(recording) or fit(images, responses).")
     return Recording(images, responses, nonfinite=nonfinite)
+
+
+def constant_note(recording: Recording) -> list[str]:
+    """Says which neurons never vary, where there are any."""
+    constant = recording.neurons.index[recording.constant_neurons()]
+    if not len(constant):
+        return []
+    return [f"{len(constant):,} of {recording.n_neurons:,} neurons never vary (kept, scored 0): {some_of(constant)}"]
 
 
 def response_scale(responses: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The convolutional models: a shared core with one of three readouts, strengths chosen on validation images."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from whatwhere.checks import some_of
 from whatwhere.config import (
     CoreOptions,
     ModelOptions,
@@ -26,6 +25,7 @@ from whatwhere.estimators.base import (
     Estimator,
     Observer,
     as_recording,
+    constant_note,
     expect_shape,
     history_table,
     response_scale,
@@ -33,21 +33,20 @@ from whatwhere.estimators.base import (
 )
 from whatwhere.estimators.resume import begin_fit, checkpoint_path, cpu_threads
 from whatwhere.model import Model, Shapes, check_options, initialize
-from whatwhere.presets import preset_options
+from whatwhere.presets import options_over_preset
 from whatwhere.recording import Recording
 from whatwhere.standardisation import Standardisation
 from whatwhere.training import Result, TrainingData, interruptible, train
-
-_CHUNK = 512
 
 
 class CNN(Estimator):
     """A convolutional core with a readout; the three final classes below name their readout and nothing else.
 
-    preset: "recording" (softplus, Poisson loss, small core) or "simulation" (the paper's linear models); the other
-    options replace the preset's, concern by concern. seed: of kernels, masks, batches and the validation split.
-    device: "auto" takes a GPU if there is one. threads: of the CPU, None for the machine's default. nonfinite:
-    "error", or "rows" or "neurons" to leave out those that hold NaN.
+    preset: "recording" (softplus, Poisson loss, small core) or "simulation" (the paper's linear models). The other
+    options go over the preset's: a mapping option by option, `training={"batch_size": 64}`; an options object whole.
+    seed: of kernels, masks, batches and the validation split. device: "auto" takes a GPU if there is one. threads: of
+    the CPU, None for the machine's default. nonfinite: "error", or "rows" or "neurons" to leave out those that hold
+    NaN.
 
     Fitted: `model_`, `options_`, `masks_` (n_neurons, h, w), `locations_` (n_neurons, 2: row, column in image
     pixels), `feature_weights_` (n_neurons, K), `history_`, `candidates_`, `stopped_` (why training ended).
@@ -56,11 +55,11 @@ class CNN(Estimator):
     def __init__(
         self,
         preset: str = "recording",
-        core: CoreOptions | None = None,
-        readout: ReadoutOptions | None = None,
-        penalties: PenaltyOptions | None = None,
-        training: TrainingOptions | None = None,
-        preprocessing: PreprocessingOptions | None = None,
+        core: CoreOptions | dict[str, Any] | None = None,
+        readout: ReadoutOptions | dict[str, Any] | None = None,
+        penalties: PenaltyOptions | dict[str, Any] | None = None,
+        training: TrainingOptions | dict[str, Any] | None = None,
+        preprocessing: PreprocessingOptions | dict[str, Any] | None = None,
         *,
         seed: int = 0,
         device: str = "auto",
@@ -80,13 +79,12 @@ class CNN(Estimator):
 
     def options(self) -> ModelOptions:
         """The preset's options with those given in their place; raises `OptionError` where they do not fit."""
-        chosen = preset_options(self.name, self.preset)
         given = {
-            concern: value
-            for concern in ("core", "readout", "penalties", "training", "preprocessing")
-            if (value := getattr(self, concern)) is not None
+            concern.name: value
+            for concern in fields(ModelOptions)
+            if (value := getattr(self, concern.name)) is not None
         }
-        options = replace(chosen, **given)
+        options = options_over_preset(self.name, self.preset, given)
         check_options(self.name, options)
         return options
 
@@ -105,16 +103,15 @@ class CNN(Estimator):
         options = self.options()
         device = choose_device(self.device)
         given = as_recording(images, responses, self.nonfinite)
-        recording = given.check_nonnegative() if options.training.loss == "poisson" else given
+        recording = self.check(given)
         shapes = shapes_of(recording)
-        with torch.device("meta"):
-            Model(self.name, options, shapes)  # says at once what does not fit, and takes no memory
         rows = recording.split(options.training.validation_fraction, self.seed)
         fingerprint = given.fingerprint()
         threads = self.threads
         if folder is not None:
             folder = Path(folder)
-            threads = begin_fit(folder, {**self.asked(), "data": fingerprint}, threads, resume)
+            asked = {**self.asked(), "data": fingerprint, "device": device.type}
+            threads = begin_fit(folder, asked, threads, resume)
         with cpu_threads(threads):
             prepared = prepare(recording, options, *rows, device, fingerprint)
             if self.threads not in (None, threads):
@@ -124,6 +121,14 @@ class CNN(Estimator):
         self.remember(recording, rows[0], fingerprint)
         self._keep(model, options, prepared, results)
         return self
+
+    def check(self, recording: Recording) -> Recording:
+        options = self.options()
+        choose_device(self.device)
+        with torch.device("meta"):
+            Model(self.name, options, shapes_of(recording))  # takes no memory
+        recording.split(options.training.validation_fraction, self.seed)
+        return recording.check_nonnegative() if options.training.loss == "poisson" else recording
 
     def _fit_candidates(
         self,
@@ -138,12 +143,16 @@ class CNN(Estimator):
         data, candidates = prepared.data, options.penalties.candidates()
         models: list[Model] = []
         results: list[Result] = []
+        start: dict[str, Tensor] = {}
         with interruptible() as interrupted:
             for number, penalties in enumerate(candidates):
                 model = Model(self.name, replace(options, penalties=penalties), shapes).to(data.images.device)
-                initialize(model, data.images, data.responses, self.seed)
-                if number == 0 and observer is not None:
-                    observer(make_plan(model, data, len(candidates), prepared.notes))
+                if number == 0:
+                    if observer is not None:
+                        observer(make_plan(model, data, len(candidates), prepared.notes))
+                    initialize(model, data.images, data.responses, self.seed)
+                    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+                model.load_state_dict(start)  # all candidates start alike
                 result = train(
                     model,
                     data,
@@ -179,6 +188,7 @@ class CNN(Estimator):
             }
         )
         self.stopped_ = results[-1].stopped
+        self.notes_ = prepared.notes
 
     @property
     def masks_(self) -> np.ndarray:
@@ -209,7 +219,7 @@ class CNN(Estimator):
         self.check_fitted()
         device = self.model_.bias.device
         predictions = [np.zeros((0, self.shapes_.n_neurons), np.float32)]
-        for some in self.standardised(images, _CHUNK):
+        for some in self.standardised(images, self.options_.training.batch_size):
             predictions.append(self.model_(torch.from_numpy(some).to(device)).cpu().numpy())
         return np.concatenate(predictions) * self.response_scale_
 
@@ -246,7 +256,7 @@ class CNN(Estimator):
         shapes = Shapes(**description["shapes"])
         model = Model(cls.name, chosen, shapes)
         model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})
-        estimator.model_ = model.eval()
+        estimator.model_ = model.eval().to(choose_device(estimator.device))
         estimator.response_scale_ = tensors["response_scale"].numpy()
         expect_shape("response_scale", estimator.response_scale_, (shapes.n_neurons,))
         return estimator
@@ -302,14 +312,7 @@ def prepare(
         return torch.from_numpy(images).to(device), torch.from_numpy(recording.responses[some] / scale).to(device)
 
     data = TrainingData(*to_device(rows), *to_device(validation_rows), fingerprint)
-    return Prepared(data, standardisation, scale, (*recording.notes, *_constant_note(recording)))
-
-
-def _constant_note(recording: Recording) -> list[str]:
-    constant = recording.neurons.index[recording.constant_neurons()]
-    if not len(constant):
-        return []
-    return [f"{len(constant):,} of {recording.n_neurons:,} neurons never vary (kept, scored 0): {some_of(constant)}"]
+    return Prepared(data, standardisation, scale, (*recording.notes, *constant_note(recording)))
 
 
 def choose_device(name: str) -> torch.device:
@@ -318,6 +321,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("double precision is needed, which it may lack")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
