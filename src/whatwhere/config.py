@@ -206,7 +206,7 @@ class TrainingOptions:
     patience: Count = _option(6, "checks without a better validation loss before the learning rate falls")
     patience_from: Annotated[int, Field(ge=0)] = _option(0, "steps before which checks are not counted")
     rate_factor: Annotated[float, Field(gt=0, lt=1)] = _option(0.3, "the learning rate is multiplied by this")
-    n_rates: Count = _option(3, "number of learning rates; after the last one runs out of patience, training stops")
+    n_rates: Count = _option(2, "number of learning rates; after the last one runs out of patience, training stops")
     max_steps: Annotated[int, Field(ge=0)] = _option(20_000, "training stops here at the latest")
     precision: Literal["float32", "bf16"] = _option("float32", "bf16 computes the forward pass in bfloat16")
     checkpoint_seconds: Annotated[float, Field(ge=0)] = _option(30.0, "between checkpoints, where a folder is given")
