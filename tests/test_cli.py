@@ -335,7 +335,7 @@ def test_the_help_gives_the_defaults_that_recordings_really_have() -> None:
 
 
 def test_evaluate_takes_nan_and_replaces_scores_when_told(run: Callable[..., Outcome], folder: Path) -> None:
-    assert run("fit", "session.npz", "--out", "judged", "--config", "small.yaml")[0] == 0
+    assert run("fit", "session.npz", "--out", "fitted-to-judge", "--config", "small.yaml")[0] == 0
     broken = recording()
     responses = broken.responses.copy()
     responses[3, 1] = np.nan
@@ -347,10 +347,10 @@ def test_evaluate_takes_nan_and_replaces_scores_when_told(run: Callable[..., Out
         test_responses=broken.test.responses,
         test_image_index=broken.test.image_index,
     )
-    assert run("evaluate", "judged", "broken.npz")[0] == 3
-    assert run("evaluate", "judged", "broken.npz", "--nonfinite", "rows", "--out", "again")[0] == 0
-    assert run("evaluate", "judged", "session.npz", "--out", "again")[0] == 4
-    assert run("evaluate", "judged", "session.npz", "--out", "again", "--overwrite")[0] == 0
+    assert run("evaluate", "fitted-to-judge", "broken.npz")[0] == 3
+    assert run("evaluate", "fitted-to-judge", "broken.npz", "--nonfinite", "rows", "--out", "rejudged")[0] == 0
+    assert run("evaluate", "fitted-to-judge", "session.npz", "--out", "rejudged")[0] == 4
+    assert run("evaluate", "fitted-to-judge", "session.npz", "--out", "rejudged", "--overwrite")[0] == 0
 
 
 def test_no_arguments_show_the_help(run: Callable[..., Outcome]) -> None:

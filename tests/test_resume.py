@@ -30,7 +30,7 @@ STEPS = 40
 OPTIONS = f"""
 core: {{kernel_sizes: [5, 3], n_maps: 3, padding: [valid, same]}}
 penalties: {{product_l1: [30.0, 0.1]}}
-training: {{batch_size: 16, max_steps: {STEPS}, check_every: 5, patience: 2, checkpoint_seconds: 0}}
+training: {{batch_size: 16, max_steps: {STEPS}, check_every: 5, patience: 2, n_rates: 3, checkpoint_seconds: 0}}
 """
 
 
@@ -185,7 +185,7 @@ def test_a_kill_between_last_checkpoint_and_the_written_run(folder: Path, undist
     kill = "import whatwhere.runs as runs\nruns.write_run = lambda *a: os.kill(os.getpid(), 9)"
     program = Program(folder, "unwritten", before=kill)
     assert program.end() == -signal.SIGKILL
-    assert not (program.out / MODEL_FILE).exists()
+    assert not (program.out / METRICS_FILE).exists()
     program = Program(folder, "unwritten", "--resume")
     assert program.end() == 0, program.text()
     assert_same_run(program.out, undisturbed)
