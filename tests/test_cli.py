@@ -102,7 +102,11 @@ def test_fit_shows_plan_progress_and_scores_and_writes_the_run(run: Callable[...
     assert (code, err) == (0, "")
     assert "step" not in out, "a finished run is only read"
     assert run("fit", "session.npz", "--out", "run", "--config", "small.yaml", "--resume", "--seed", "1")[0] == 4
+    assert "no run to resume" not in out
     assert run("fit", "session.npz", "--out", "run", "--model", "ridge", "--overwrite")[0] == 0
+    code, out, err = run("fit", "session.npz", "--out", "new", "--model", "ridge", "--resume")
+    assert code == 0
+    assert "note: new holds no run to resume: this one begins anew" in out
     assert ww.load_model(folder / "run").name == "ridge"
 
 
@@ -387,17 +391,18 @@ def test_progress_is_few_lasting_lines_in_a_file(monkeypatch: pytest.MonkeyPatch
         " 1 min 30 s at the least, 2 h 1 min at the most.",
         "  note: new",
         "  ridge [2] step 0  validation 0.4000 (best 0.3000 at 5)",
-        "  ridge [2] step 100  loss 0.5000  validation 0.4000 (best 0.3000 at 5)  rate 1.0e-03  done   ",
+        "  ridge [2] step 100  loss 0.5000  validation 0.4000 (best 0.3000 at 5)  rate 1.0e-03  done",
     ]
-    assert "\r" not in text
     assert "\x1b" not in text
 
 
 def test_progress_stays_in_its_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = shown(monkeypatch, [progress(5), progress(10), progress(100, 0)], True)
-    assert text.count("\r") == 2
-    assert text.count("\n") == 1
-    assert "at least 30 s left" in text
+    text = shown(monkeypatch, [progress(5), progress(10), progress(100, 0), progress(0)], True)
+    first, *others = text.split("\x1b[1A\x1b[2K")  # up to the line before and erase it
+    assert len(others) == 2
+    assert "at least 30 s left" in first
+    assert others[-1].count("\n") == 2  # what has ended stays, and the next fit has a line of its own
+    assert text.endswith("\n")  # so does whatever comes after it, an error too
 
 
 def test_the_program_itself(folder: Path) -> None:

@@ -42,13 +42,13 @@ def _with_own_errors(kind: type[Kind]) -> type[Kind]:
 
     @functools.wraps(made)
     def make(self: Any, **values: Any) -> None:
-        check_keys("option", values, [option.name for option in fields(kind)])  # type: ignore[arg-type]
+        check_keys("option", values, [option.name for option in fields(kind)])  # type: ignore[arg-type]  # a dataclass
         try:
             made(self, **values)
         except ValidationError as error:
             raise OptionError(explain(error)) from None
 
-    kind.__init__ = make  # type: ignore[method-assign]
+    kind.__init__ = make  # type: ignore[method-assign]  # pydantic's own has no hook for other errors
     return kind
 
 

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
 from rich.table import Column, Table
 
 from whatwhere.cost import Plan
@@ -29,6 +31,7 @@ _SHOWN = {
     "log_likelihood_bits_per_spike": "bits/spike",
 }
 _SECONDS_BETWEEN_LINES = 20.0
+_LINE_BEFORE = Control((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2))
 NO_SCORES = "the recording has no held-out part of two images or more: no scores."
 
 
@@ -66,6 +69,7 @@ def observer(model: str, told: Collection[str] = ()) -> Observer:
     told: notes that were shown already.
     """
     last = [-math.inf]
+    in_place = [False]
 
     def observe(event: Plan | Progress) -> None:
         if isinstance(event, Plan):
@@ -76,7 +80,13 @@ def observer(model: str, told: Collection[str] = ()) -> Observer:
         if not out.is_terminal and not ended and time.monotonic() - last[0] < _SECONDS_BETWEEN_LINES:
             return
         last[0] = time.monotonic()
-        out.print(_progress_line(model, event), end="\n" if ended or not out.is_terminal else "\r")
+        if in_place[0]:
+            out.control(_LINE_BEFORE)
+        in_place[0] = out.is_terminal and not ended
+        if out.is_terminal:  # what comes next, an error too, begins on a line of its own
+            out.print(_progress_line(model, event), soft_wrap=False, no_wrap=True, overflow="ellipsis", crop=True)
+        else:
+            out.print(_progress_line(model, event))
 
     return observe
 

@@ -80,7 +80,7 @@ def fit(
     flags = _flags(preset, neurons, seed, device, threads, nonfinite)
     options, values = gather(config, set_ or [], flags)
     estimator = make_model(model, runs.own_values(model, [model], values), preset=options.preset, **_common(options))
-    runs.check_folder(out, overwrite=overwrite, resume=resume)  # before the recording is read
+    _check_out(out, overwrite, resume)  # before the recording is read
     loaded = _load(recording, format, options)
     observer = console.observer(model, loaded.notes)
     run = runs.fit_run(estimator, loaded, out, overwrite=overwrite, resume=resume, observer=observer)
@@ -114,7 +114,7 @@ def compare(
     options, values = gather(config, set_ or [], flags)
     for name in names:  # says what is wrong before the recording is read
         make_model(name, runs.own_values(name, names, values), preset=options.preset, **_common(options))
-    runs.check_folder(out, overwrite=overwrite, resume=resume)
+    _check_out(out, overwrite, resume)
     loaded = _load(recording, format, options)
     comparison = runs.compare(
         loaded,
@@ -188,6 +188,12 @@ def _flags(*values: Any) -> dict[str, Any]:
 
 def _common(options: RunOptions) -> dict[str, Any]:
     return {"seed": options.seed, "device": options.device, "threads": options.threads, "nonfinite": options.nonfinite}
+
+
+def _check_out(folder: Path, overwrite: bool, resume: bool) -> None:
+    runs.check_folder(folder, overwrite=overwrite, resume=resume)
+    if resume and not runs.is_run(folder):
+        console.show_notes([f"{folder} holds no run to resume: this one begins anew"])
 
 
 def _load(path: Path, format: str | None, options: RunOptions) -> Recording:
