@@ -98,7 +98,7 @@ def _progress_line(model: str, event: Progress) -> str:
     if check.step == 0:
         return f"{where}  {validation}"
     left = "done" if event.seconds_left == 0 else f"at least {duration(event.seconds_left)} left"
-    return f"{where}  loss {check.training_loss:.4f}  {validation}  rate {check.learning_rate:.1e}  {left}   "
+    return f"{where}  {left}  loss {check.training_loss:.4f}  {validation}  rate {check.learning_rate:.1e}"
 
 
 def show_plan(model: str, plan: Plan) -> None:
