@@ -1,6 +1,6 @@
-"""`HeldOut`: images shown repeatedly and every trial's responses, for scoring against the noise."""
+"""What a fit is judged by: `HeldOut`, images shown repeatedly; `Truth`, what a simulation knows beside."""
 
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from whatwhere.checks import check_choice, check_finite, check_ndim, check_numeric, check_same_rows, some_of
 from whatwhere.errors import InputError
 from whatwhere.metrics import normalized_noise_power
-from whatwhere.rows import as_images, frozen, read_only, read_rows
+from whatwhere.rows import as_images, frozen, is_lazy, read_only, read_rows, take_rows
 
 NONFINITE = ("error", "rows", "neurons")
 
@@ -186,4 +186,87 @@ def check_fits(test: HeldOut, n_neurons: int, image_shape: tuple[int, ...]) -> N
         raise InputError(
             f"test images have shape {test.image_shape} but images {image_shape}: expected the same (n_channels,"
             " height, width). Crop or resample one of them."
+        )
+
+
+class LazyColumns:
+    """Some columns of a table that stays on disk until it is sliced."""
+
+    def __init__(self, source: Any, columns: np.ndarray) -> None:
+        self.source, self.columns = source, columns
+        self.shape = (source.shape[0], len(columns))
+        self.dtype = source.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return np.asarray(self.source[rows])[:, self.columns]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Truth:
+    """What a simulation knows and no experiment does; it stands beside the responses and is no part of any fit.
+
+    - `rates` (n_images, n_neurons): the responses to the images before the noise; a table on disk stays there
+    - `locations` (n_neurons, 2): row and column of each receptive field's centre, pixels
+    - `types` (n_neurons,), int
+    - `kernels` None or the linear filters, (n_neurons, kernel height, kernel width), or (n_neurons, n_channels, kernel
+      height, kernel width)
+    - `quadrature` None or the second filters of energy-model neurons, in the shape of `kernels`; zeros for others
+    - `description` how all this was made
+
+    Raises `InputError` where the arrays are not of the same neurons.
+    """
+
+    rates: Any
+    locations: Any
+    types: Any
+    kernels: Any = None
+    quadrature: Any = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        rates = self.rates if is_lazy(self.rates) else as_responses("truth.rates", self.rates)
+        check_ndim("truth.rates", rates, ("n_images", "n_neurons"))
+        object.__setattr__(self, "rates", rates)
+        for name in ("locations", "types", "kernels", "quadrature"):
+            values = getattr(self, name)
+            if values is None and name in ("kernels", "quadrature"):
+                continue
+            values = np.asarray(values)
+            check_numeric(f"truth.{name}", values)
+            _check_neurons(f"truth.{name}", len(values), "truth.rates", rates.shape[1])
+            object.__setattr__(self, name, read_only(values))
+
+    def __repr__(self) -> str:
+        n_images, n_neurons = self.rates.shape
+        return f"Truth({n_images:,} images, {n_neurons:,} neurons, {len(np.unique(self.types))} types)"
+
+    def read_rates(self, rows: Any = None) -> np.ndarray:
+        """The rates of these images, in this order (all by default), (n_rows, n_neurons), float32."""
+        return np.array(read_rows(self.rates, rows), dtype=np.float32)
+
+    def select_neurons(self, positions: np.ndarray) -> "Truth":
+        """The truth of some neurons, given by position."""
+        chosen = {
+            name: None if (values := getattr(self, name)) is None else frozen(values[positions])
+            for name in ("locations", "types", "kernels", "quadrature")
+        }
+        rates = LazyColumns(self.rates, positions) if is_lazy(self.rates) else frozen(self.rates[:, positions])
+        return Truth(rates, **chosen, description=self.description)
+
+    def select_images(self, rows: np.ndarray) -> "Truth":
+        """The truth of some images, given by position."""
+        return replace(self, rates=take_rows(self.rates, rows))
+
+
+def check_truth_fits(truth: Truth, shape: tuple[int, ...]) -> None:
+    """Raises `InputError` unless `truth` is of responses of this shape."""
+    if not isinstance(truth, Truth):
+        raise InputError(f"truth is a {type(truth).__name__}: expected a Truth(rates, locations, types) or None.")
+    if tuple(truth.rates.shape) != tuple(shape):
+        raise InputError(
+            f"truth.rates has shape {tuple(truth.rates.shape)} but responses {tuple(shape)}: expected the same images"
+            " and the same neurons in the same order."
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from whatwhere.checks import check_choice, check_finite, check_positions, check_same_rows, some_of
 from whatwhere.errors import InputError, OptionError
-from whatwhere.heldout import NONFINITE, HeldOut, as_responses, check_fits
+from whatwhere.heldout import NONFINITE, HeldOut, Truth, as_responses, check_fits, check_truth_fits
 from whatwhere.recording_parts import (
     as_ids,
     as_neurons,
@@ -22,7 +22,7 @@ from whatwhere.recording_parts import (
 from whatwhere.rows import as_images, frozen, is_lazy, read_rows, row_chunks, take_rows
 from whatwhere.standardisation import Standardisation
 
-__all__ = ["HeldOut", "Recording", "Standardisation"]
+__all__ = ["HeldOut", "Recording", "Standardisation", "Truth"]
 
 DUST = 1e-6  # negative values smaller than this, in standard deviations of their neuron, are rounding errors
 
@@ -39,6 +39,7 @@ class Recording:
       as columns
     - `validation` None or bool (n_images,): rows set aside for validation by the experimenter
     - `image_ids` None or (n_images,): equal for rows that show the same image
+    - `truth` None or a `Truth`: what a simulation knows beside
     - `notes` what a reader or a check wants to tell
 
     `nonfinite` says what becomes of NaN and infinite values: "error" raises `InputError` naming them, "rows"
@@ -60,6 +61,7 @@ class Recording:
     neurons: Any = None
     validation: Any = None
     image_ids: Any = None
+    truth: Truth | None = None
     name: str = "recording"
     notes: tuple[str, ...] = ()
     nonfinite: InitVar[str] = "error"
@@ -71,6 +73,8 @@ class Recording:
         check_same_rows("responses", n_images, "images", images.shape[0])
         if self.test is not None:
             check_fits(self.test, n_neurons, tuple(images.shape[1:]))
+        if self.truth is not None:
+            check_truth_fits(self.truth, responses.shape)
         parts = {
             "images": images,
             "responses": responses,
@@ -85,7 +89,7 @@ class Recording:
             self._check_finite()
         else:
             kept = _without_nonfinite(self, nonfinite)
-            self._set({name: getattr(kept, name) for name in (*parts, "test")})
+            self._set({name: getattr(kept, name) for name in (*parts, "test", "truth")})
 
     def _set(self, parts: dict[str, Any]) -> None:
         for name, value in parts.items():
@@ -166,8 +170,9 @@ class Recording:
         if len(np.unique(positions)) < len(positions):
             raise InputError("neurons names a position twice: expected each at most once.")
         test = None if self.test is None else self.test.select_neurons(positions)
+        truth = None if self.truth is None else self.truth.select_neurons(positions)
         responses = frozen(self.responses[:, positions])
-        return replace(self, responses=responses, neurons=self.neurons.iloc[positions], test=test)
+        return replace(self, responses=responses, neurons=self.neurons.iloc[positions], test=test, truth=truth)
 
     def select_images(self, rows: Any) -> "Recording":
         """Some images, by position or one boolean each; the test set stays whole."""
@@ -290,6 +295,7 @@ def _without_neurons(recording: Recording) -> Recording:
         responses=frozen(recording.responses[:, keep]),
         neurons=recording.neurons.loc[keep],
         test=None if test is None else test.select_neurons(np.flatnonzero(keep)),
+        truth=None if recording.truth is None else recording.truth.select_neurons(np.flatnonzero(keep)),
         notes=(*recording.notes, note),
     )
 
@@ -325,4 +331,5 @@ def _rows_of(recording: Recording, rows: np.ndarray, notes: list[str]) -> dict[s
         "responses": frozen(recording.responses[rows]),
         "validation": validation,
         "image_ids": None if recording.image_ids is None else recording.image_ids[rows],
+        "truth": None if recording.truth is None else recording.truth.select_images(rows),
     }

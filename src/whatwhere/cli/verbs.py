@@ -12,6 +12,7 @@ from whatwhere.checks import check_choice
 from whatwhere.cli import console
 from whatwhere.cli.data import Format, data
 from whatwhere.cli.options import gather, options_help
+from whatwhere.cli.simulate import simulate
 from whatwhere.config import RunOptions
 from whatwhere.recording import Recording
 
@@ -180,6 +181,9 @@ def demo(
     if result.model.stopped_ == "interrupted":
         console.out.print("interrupted: these are the numbers of the best model so far.")
         raise typer.Exit(130)
+
+
+app.command()(simulate)
 
 
 def _flags(*values: Any) -> dict[str, Any]:

@@ -12,9 +12,15 @@
 | `neurons/<column>` | (n_neurons,), metadata: numbers, booleans or UTF-8 text |
 | `validation` | (n_images,) bool, rows set aside for validation |
 | `image_ids` | (n_images,), equal for rows that show the same image |
+| `truth/rates` | (n_images, n_neurons), the noise-free truth of the training images of a simulation |
+| `truth/locations` | (n_neurons, 2), row and column of each receptive field's centre, pixels |
+| `truth/types` | (n_neurons,) |
+| `truth/kernels` | (n_neurons, kernel height, kernel width), or with n_channels after n_neurons |
+| `truth/quadrature` | as `truth/kernels`, the second filters of energy-model neurons |
 
-Attributes of the file: `format` = "whatwhere-recording", `version` = 1, `name`. All but `images` and
-`responses` may be missing, the attributes too: any HDF5 file with those two datasets can be read.
+Attributes of the file: `format` = "whatwhere-recording", `version` = 1, `name`; of the group `truth`:
+`description`. All but `images` and `responses` may be missing, the attributes too: any HDF5 file with those two
+datasets can be read.
 """
 
 from collections.abc import Iterator
@@ -24,38 +30,40 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 
 from whatwhere.errors import FormatError
 from whatwhere.formats.columns import decode_neurons, encode_neurons
 from whatwhere.formats.npy import describe
 from whatwhere.formats.reader import Format, Item, check_names
-from whatwhere.recording import HeldOut, Recording
+from whatwhere.recording import HeldOut, Recording, Truth
 from whatwhere.rows import row_chunks
 
 FORMAT_NAME, VERSION = "whatwhere-recording", 1
-DATASETS = ("images", "responses", "validation", "image_ids", "identifiers", "test", "neurons")
+DATASETS = ("images", "responses", "validation", "image_ids", "identifiers", "test", "neurons", "truth")
 TEST_DATASETS = ("images", "responses", "image_index", "rates")
+TRUTH_DATASETS = ("rates", "locations", "types", "kernels", "quadrature")
 CHUNK_BYTES = 2**18  # of one chunk of images on disk
 CACHE_BYTES = 2**26
 
 
-class StoredImages:
-    """The images in an HDF5 file, read slice by slice; another process opens the file anew."""
+class StoredRows:
+    """Images, or any table, in an HDF5 file, read slice by slice; another process opens the file anew."""
 
     def __init__(self, path: Path, dataset: str = "images") -> None:
         self.path, self.dataset = path.absolute(), dataset
-        self._images = h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)[dataset]
-        self.shape: tuple[int, ...] = self._images.shape
-        self.dtype: np.dtype = self._images.dtype
+        self._rows = h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES)[dataset]
+        self.shape: tuple[int, ...] = self._rows.shape
+        self.dtype: np.dtype = self._rows.dtype
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        return self._images[rows]
+        return self._rows[rows]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoredImages, (self.path, self.dataset)
+        return StoredRows, (self.path, self.dataset)
 
 
 def recognises(path: Path) -> bool:
@@ -74,7 +82,7 @@ def read(path: Path, *, nonfinite: str = "error") -> Recording:
                 raise FormatError(f"{path} holds no dataset {name!r}, only {held}. Store it under that name.")
         neurons = file.get("neurons", {})
         return Recording(
-            StoredImages(path),
+            StoredRows(path),
             file["responses"][:],
             test=_read_test(path, file["test"], nonfinite) if "test" in file else None,
             neurons=decode_neurons(
@@ -82,6 +90,7 @@ def read(path: Path, *, nonfinite: str = "error") -> Recording:
             ),
             validation=_array(file, "validation"),
             image_ids=_array(file, "image_ids"),
+            truth=_read_truth(path, file["truth"]) if "truth" in file else None,
             name=str(file.attrs.get("name", path.stem)),
             notes=notes,
             nonfinite=nonfinite,
@@ -127,34 +136,70 @@ def _read_test(path: Path, group: Any, nonfinite: str) -> HeldOut:
     return HeldOut(**arrays, nonfinite="error" if nonfinite == "error" else "keep")
 
 
+def _read_truth(path: Path, group: Any) -> Truth:
+    check_names(path, list(group), list(TRUTH_DATASETS))
+    for name in ("rates", "locations", "types"):
+        if name not in group:
+            raise FormatError(f"{path} holds a truth without 'truth/{name}', only {', '.join(group) or 'nothing'}.")
+    small = {name: _array(group, name) for name in TRUTH_DATASETS[1:]}
+    return Truth(StoredRows(path, "truth/rates"), **small, description=str(group.attrs.get("description", "")))
+
+
 def write(recording: Recording, path: Path, *, compress: bool = False) -> None:
     """Writes the recording in chunks of images, which need not fit into memory; `compress` by gzip."""
-    options = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if compress else {}
-    identifiers, columns = encode_neurons(recording.neurons)
     with h5py.File(path, "w") as file:
-        file.attrs.update({"format": FORMAT_NAME, "version": VERSION, "name": recording.name})
-        _write_images(file, "images", recording.images, options)
-        file.create_dataset("responses", data=recording.responses, **options)
-        _write_text_or_numbers(file, "identifiers", identifiers)
+        start(file, recording.name, recording.neurons)
+        copy_rows(create_images(file, "images", recording.images, compress), recording.images)
+        file.create_dataset("responses", data=recording.responses, **filters(compress))
         for name in ("validation", "image_ids"):
             if getattr(recording, name) is not None:
                 _write_text_or_numbers(file, name, getattr(recording, name))
-        if columns:
-            file.create_group("neurons", track_order=True)  # the table's order of columns
-        for name, column in columns.items():
-            _write_text_or_numbers(file, f"neurons/{name}", column)
         if recording.test is not None:
-            _write_images(file, "test/images", recording.test.images, options)
+            images = recording.test.images
+            copy_rows(create_images(file, "test/images", images, compress), images)
             for name in ("responses", "image_index", "rates"):
                 if getattr(recording.test, name) is not None:
-                    file.create_dataset(f"test/{name}", data=getattr(recording.test, name), **options)
+                    file.create_dataset(f"test/{name}", data=getattr(recording.test, name), **filters(compress))
+        if recording.truth is not None:
+            copy_rows(write_truth(file, recording.truth, compress), recording.truth.rates)
 
 
-def _write_images(file: Any, name: str, images: Any, options: dict[str, Any]) -> None:
+def start(file: Any, name: str, neurons: pd.DataFrame) -> None:
+    """Writes into an empty file what it is, and the neurons' table."""
+    identifiers, columns = encode_neurons(neurons)
+    file.attrs.update({"format": FORMAT_NAME, "version": VERSION, "name": name})
+    _write_text_or_numbers(file, "identifiers", identifiers)
+    if columns:
+        file.create_group("neurons", track_order=True)  # the table's order of columns
+    for column, values in columns.items():
+        _write_text_or_numbers(file, f"neurons/{column}", values)
+
+
+def create_images(file: Any, name: str, images: Any, compress: bool = False) -> Any:
+    """An empty dataset for `images` (only shape and dtype are looked at), in chunks of rows."""
     rows = next(row_chunks(images, CHUNK_BYTES)).stop
-    dataset = file.create_dataset(name, images.shape, images.dtype, chunks=(rows, *images.shape[1:]), **options)
-    for chunk in row_chunks(images):
-        dataset[chunk] = np.asarray(images[chunk])
+    chunks = (rows, *images.shape[1:])
+    return file.create_dataset(name, images.shape, images.dtype, chunks=chunks, **filters(compress))
+
+
+def write_truth(file: Any, truth: Truth, compress: bool = False) -> Any:
+    """Writes the truth but for its rates, for which it returns an empty dataset."""
+    for name in TRUTH_DATASETS[1:]:
+        if getattr(truth, name) is not None:
+            file.create_dataset(f"truth/{name}", data=getattr(truth, name))
+    file["truth"].attrs["description"] = truth.description
+    return file.create_dataset("truth/rates", truth.rates.shape, truth.rates.dtype, **filters(compress))
+
+
+def copy_rows(dataset: Any, rows: Any) -> None:
+    """Fills a dataset in chunks from what may lie on disk."""
+    for chunk in row_chunks(rows):
+        dataset[chunk] = np.asarray(rows[chunk])
+
+
+def filters(compress: bool) -> dict[str, Any]:
+    """How h5py is to store a dataset: as it is, or by gzip."""
+    return {"compression": "gzip", "compression_opts": 1, "shuffle": True} if compress else {}
 
 
 def _write_text_or_numbers(file: Any, name: str, array: np.ndarray) -> None:

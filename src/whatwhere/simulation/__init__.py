@@ -1,24 +1,70 @@
 """Simulated recordings with a known truth, and how well a fit finds it."""
 
-from whatwhere.simulation.gaussians import difference_of_gaussians
-from whatwhere.simulation.noise import NOISES, add_noise
-from whatwhere.simulation.populations import LinearPopulation, Population, simulate_population
+from whatwhere.simulation.complex_cells import EnergyPopulation, complex_population
+from whatwhere.simulation.dead_leaves import DeadLeaves
+from whatwhere.simulation.gabors import gabor, gabor_population
+from whatwhere.simulation.gaussians import difference_of_gaussians, simulate_population, size_factors
+from whatwhere.simulation.kinds import POPULATIONS, make_population, nonlinearity_for
+from whatwhere.simulation.mixtures import MixedPopulation, mixed_population
+from whatwhere.simulation.noise import (
+    NOISES,
+    CalciumNoise,
+    GainNoise,
+    PaperNoise,
+    PoissonNoise,
+    add_noise,
+    make_noise,
+)
+from whatwhere.simulation.photographs import Photographs
+from whatwhere.simulation.populations import LinearPopulation, Population
+from whatwhere.simulation.positions import POSITIONS, JitteredGrid, RandomPositions, Retinotopic, make_positions
+from whatwhere.simulation.recording_files import SimulationPlan, SimulationProgress, simulate_to_file
 from whatwhere.simulation.recordings import simulate
 from whatwhere.simulation.recovery import kernel_correlation, location_errors, type_accuracy
-from whatwhere.simulation.stimuli import STIMULI, make_stimuli, white_noise
+from whatwhere.simulation.stimuli import STIMULI, make_stimuli, make_stimulus, white_noise
+from whatwhere.simulation.synthetic import Checkerboard, PinkNoise, WhiteNoise
 
 __all__ = [
     "NOISES",
+    "POPULATIONS",
+    "POSITIONS",
     "STIMULI",
+    "CalciumNoise",
+    "Checkerboard",
+    "DeadLeaves",
+    "EnergyPopulation",
+    "GainNoise",
+    "JitteredGrid",
     "LinearPopulation",
+    "MixedPopulation",
+    "PaperNoise",
+    "Photographs",
+    "PinkNoise",
+    "PoissonNoise",
     "Population",
+    "RandomPositions",
+    "Retinotopic",
+    "SimulationPlan",
+    "SimulationProgress",
+    "WhiteNoise",
     "add_noise",
+    "complex_population",
     "difference_of_gaussians",
+    "gabor",
+    "gabor_population",
     "kernel_correlation",
     "location_errors",
+    "make_noise",
+    "make_population",
+    "make_positions",
     "make_stimuli",
+    "make_stimulus",
+    "mixed_population",
+    "nonlinearity_for",
     "simulate",
     "simulate_population",
+    "simulate_to_file",
+    "size_factors",
     "type_accuracy",
     "white_noise",
 ]

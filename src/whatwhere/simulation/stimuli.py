@@ -1,59 +1,85 @@
 """Stimuli by name: endless sequences of images, of which any stretch can be made by itself."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from whatwhere.checks import check_choice
-from whatwhere.errors import OptionError
+from whatwhere.simulation.counts import check_count
+from whatwhere.simulation.dead_leaves import DeadLeaves
+from whatwhere.simulation.photographs import Photographs
+from whatwhere.simulation.registry import make, resolve
 from whatwhere.simulation.seeds import Seed, stream
+from whatwhere.simulation.synthetic import Checkerboard, PinkNoise, WhiteNoise
 
 
 class Stimulus(Protocol):
-    """Makes images of a sequence, `first` to `first + n_images`: (n_images, n_channels, height, width)."""
+    """Draws images from random streams."""
 
-    def __call__(self, n_images: int, image_size: tuple[int, int], *, seed: Seed = 0, first: int = 0) -> np.ndarray: ...
-
-
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Raises `OptionError` unless `value` is a whole number of at least `least`."""
-    if int(value) != value or value < least:
-        raise OptionError(f"{name} must be a whole number of at least {least}, got {value}.")
+    def draw(self, rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
+        """One image (n_channels, height, width), float32; all that is random in it comes from `rng`."""
 
 
-def white_noise(n_images: int, image_size: tuple[int, int], *, seed: Seed = 0, first: int = 0) -> np.ndarray:
-    """Gaussian white noise: every pixel of every image is drawn from N(0, 1), independently.
+STIMULI: dict[str, type[Stimulus]] = {
+    "white-noise": WhiteNoise,
+    "checkerboard": Checkerboard,
+    "pink-noise": PinkNoise,
+    "dead-leaves": DeadLeaves,
+    "photographs": Photographs,
+}
 
-    - `image_size` (height, width), pixels
-    - returns (n_images, 1, height, width), float32
 
-    Each image has a random stream of its own, so that the same image comes out in chunks of any size and from
-    longer or shorter sequences. Raises `OptionError` for sizes below 1. Source: Klindt et al. 2017, section
-    4.4.
+def make_stimulus(name: str, **options: Any) -> Stimulus:
+    """The stimulus of that name; raises `OptionError` for a name or option that is not known, naming the nearest.
 
-    >>> images = white_noise(5, (4, 6), seed=1)
-    >>> images.shape, bool((white_noise(2, (4, 6), seed=1, first=3) == images[3:]).all())
-    ((5, 1, 4, 6), True)
+    >>> make_stimulus("checkerboard", block_size=3)
+    Checkerboard(block_size=3)
     """
-    height, width = image_size
-    for name, value, least in (
-        ("n_images", n_images, 1),
-        ("height", height, 1),
-        ("width", width, 1),
-        ("first", first, 0),
-    ):
-        check_count(name, value, least)
-    images = np.empty((n_images, 1, height, width), np.float32)
-    for number, image in enumerate(images, start=first):
-        np.random.default_rng(stream(seed, number)).standard_normal(dtype=np.float32, out=image)
-    return images
-
-
-STIMULI: dict[str, Stimulus] = {"white-noise": white_noise}
+    return make("stimulus", name, STIMULI, options)
 
 
 def make_stimuli(
-    name: str, n_images: int, image_size: tuple[int, int], *, seed: Seed = 0, first: int = 0
+    stimulus: str | Stimulus,
+    n_images: int,
+    image_size: tuple[int, int],
+    *,
+    n_channels: int = 1,
+    seed: Seed = 0,
+    first: int = 0,
 ) -> np.ndarray:
-    """Images of the stimulus of that name; raises `OptionError` naming the known ones."""
-    return STIMULI[check_choice("stimulus", name, STIMULI)](n_images, image_size, seed=seed, first=first)
+    """Images `first` to `first + n_images` of a sequence: (n_images, n_channels, height, width), float32.
+
+    - `stimulus`: one of `STIMULI`, or its name
+    - `image_size` (height, width), pixels
+
+    Each image has a random stream of its own, so that the same image comes out in chunks of any size and from
+    longer or shorter sequences. Raises `OptionError` for unknown names and sizes below 1.
+
+    >>> images = make_stimuli("pink-noise", 5, (4, 6), n_channels=3, seed=1)
+    >>> images.shape, bool((make_stimuli("pink-noise", 2, (4, 6), n_channels=3, seed=1, first=3) == images[3:]).all())
+    ((5, 3, 4, 6), True)
+    """
+    stimulus = resolve("stimulus", stimulus, STIMULI)
+    height, width = image_size
+    for name, value in (("n_images", n_images), ("height", height), ("width", width), ("n_channels", n_channels)):
+        check_count(name, value)
+    check_count("first", first, least=0)
+    images = np.empty((n_images, n_channels, height, width), np.float32)
+    for number, image in enumerate(images, start=first):
+        image[:] = stimulus.draw(np.random.default_rng(stream(seed, number)), image.shape)
+    return images
+
+
+def white_noise(
+    n_images: int, image_size: tuple[int, int], *, n_channels: int = 1, seed: Seed = 0, first: int = 0
+) -> np.ndarray:
+    """Gaussian white noise as by `make_stimuli`: every pixel of every image is drawn from N(0, 1), independently.
+
+    >>> white_noise(5, (4, 6)).shape
+    (5, 1, 4, 6)
+    """
+    return make_stimuli(WhiteNoise(), n_images, image_size, n_channels=n_channels, seed=seed, first=first)
+
+
+def training_and_test(stimulus: Stimulus, image_size: tuple[int, int], seed: Seed) -> tuple[Stimulus, Stimulus]:
+    """What training images and test images are drawn from: disjoint photographs, or twice the same stimulus."""
+    return stimulus.split(seed, image_size) if isinstance(stimulus, Photographs) else (stimulus, stimulus)
