@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge as SklearnRidge
 
 import whatwhere as ww
-from whatwhere.baselines.ridge import STRENGTHS, RidgePath
+from whatwhere.baselines.ridge import STRENGTHS, RidgeSolver
 from whatwhere.errors import InputError, OptionError
 
 N_PIXELS = 2 * 6 * 9
@@ -26,12 +26,15 @@ def recording(n_images: int, noise: float = 1.0, seed: int = 0) -> ww.Recording:
 
 
 @pytest.mark.parametrize("n_images", [70, 400], ids=["fewer images than pixels", "more images than pixels"])
-@pytest.mark.parametrize("strength", [1e-3, 0.1, 30.0])
-def test_the_path_is_sklearns(n_images: int, strength: float, rng: np.random.Generator) -> None:
-    pixels, responses = rng.normal(size=(n_images, N_PIXELS)), rng.normal(size=(n_images, 3))
-    pixels, responses = pixels - pixels.mean(0), responses - responses.mean(0)
-    theirs = SklearnRidge(alpha=n_images * strength, fit_intercept=False).fit(pixels, responses)
-    np.testing.assert_allclose(RidgePath(pixels, responses).filters(strength), theirs.coef_.T, atol=1e-9)
+def test_one_factorisation_serves_every_strength(n_images: int, rng: np.random.Generator) -> None:
+    pixels, responses = rng.normal(size=(n_images, N_PIXELS)), rng.normal(size=(n_images, 3)) + 2
+    pixels -= pixels.mean(0)
+    strengths = np.array([30.0, 0.1, 1e-3])
+    for strength, found in zip(strengths, RidgeSolver(pixels).path(responses, strengths), strict=True):
+        alpha = n_images * strength * np.mean(pixels**2)
+        theirs = SklearnRidge(alpha=alpha).fit(pixels, responses)
+        np.testing.assert_allclose(found.filters, theirs.coef_.T, atol=1e-9)
+        np.testing.assert_allclose(found.offset, theirs.intercept_, atol=1e-9)
 
 
 @pytest.mark.parametrize("n_images", [90, 500])
