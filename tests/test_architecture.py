@@ -23,9 +23,10 @@ ROOT = "__init__"
 LEVELS = {
     **dict.fromkeys(["errors", "checks"], 0),
     **dict.fromkeys(["config", "metrics", "losses", "penalties", "rows", "files"], 1),
+    **dict.fromkeys(["noise_models", "location_posterior"], 1),
     **dict.fromkeys(["recording", "recording_parts", "standardisation", "heldout", "formats", "datasets"], 2),
     **dict.fromkeys(["core", "readouts", "initialisation", "presets"], 2),
-    **dict.fromkeys(["model", "storage", "training", "cost"], 3),
+    **dict.fromkeys(["model", "storage", "training", "location_inference", "optimisers", "cost"], 3),
     **dict.fromkeys(["estimators", "baselines", "simulation"], 4),
     **dict.fromkeys(["catalogue", "runs"], 5),
     "experiments": 6,

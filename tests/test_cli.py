@@ -297,7 +297,19 @@ def test_the_presets_values_reach_the_model(run: Callable[..., Outcome], folder:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["fit", "compare", "evaluate", "predict", "demo", "data", "Exit codes: 0 well, 2 wrong options"]),
+        (
+            [],
+            [
+                "fit",
+                "compare",
+                "evaluate",
+                "predict",
+                "simulate",
+                "demo",
+                "data",
+                "Exit codes: 0 well, 2 wrong options",
+            ],
+        ),
         (["fit"], ["--model", "ridge", "--resume", "--overwrite", "core.n_maps=16", "training.learning_rate=0.003"]),
         (["compare"], ["--models", "factorized,fixed-mask", "--set", "fixed-mask.penalties.feature_l1=0.01"]),
         (["evaluate"], ["--out", "metrics.json"]),
@@ -332,7 +344,7 @@ def test_every_option_is_in_the_help_with_its_meaning() -> None:
 
 def test_the_help_gives_the_defaults_that_recordings_really_have() -> None:
     text = options_help()
-    assert "penalties.product_l1=[0.03, 0.045] (fixed-mask: 0.0; fully-connected: 0.0)" in text
+    assert "penalties.product_l1=[0.03, 0.045] (fixed-mask: 0.0; fully-connected: 0.0; gaussian: 0.0; posterior: 0.0)" in text
     assert "training.learning_rate=0.003 (fully-connected: 0.0002)" in text
     for name in ("strengths", "standardize", "validation_fraction"):
         assert f"ridge.{name}=" in text

@@ -10,6 +10,7 @@ from whatwhere.config import (
     CoreOptions,
     LayerShape,
     ModelOptions,
+    OptimiserOptions,
     PenaltyOptions,
     PreprocessingOptions,
     ReadoutOptions,
@@ -18,7 +19,15 @@ from whatwhere.config import (
 )
 from whatwhere.errors import OptionError
 
-KINDS = [CoreOptions, ReadoutOptions, PenaltyOptions, TrainingOptions, PreprocessingOptions, ModelOptions]
+KINDS = [
+    CoreOptions,
+    ReadoutOptions,
+    PenaltyOptions,
+    TrainingOptions,
+    PreprocessingOptions,
+    OptimiserOptions,
+    ModelOptions,
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -65,11 +74,16 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
         (ReadoutOptions, {"nonlinearity": "elu"}, "nonlinearity | 'identity', 'relu' or 'softplus'"),
         (ReadoutOptions, {"feature_norm": "one"}, "feature_norm | 'unit' or 'free'"),
         (ReadoutOptions, {"sta_smoothing": -1}, "sta_smoothing | greater than or equal to 0"),
+        (ReadoutOptions, {"covariance": "diagonal"}, "covariance | 'full', 'uncorrelated' or 'isotropic'"),
+        (ReadoutOptions, {"position_std": -0.1}, "position_std | greater than or equal to 0 (got -0.1)"),
         (PenaltyOptions, {"mask_l1": -0.1}, "mask_l1 | greater than or equal to 0 (got -0.1)"),
         (PenaltyOptions, {"mask_l1": (0.1, -1)}, "mask_l1 | greater than or equal to 0 (got -1)"),
         (TrainingOptions, {"validation_fraction": 1.0}, "validation_fraction | less than 1"),
         (TrainingOptions, {"batch_size": 0}, "batch_size | greater than or equal to 1"),
         (TrainingOptions, {"loss": "mse"}, "loss | 'poisson' or 'squared' (got 'mse')"),
+        (TrainingOptions, {"optimizer": "lbfgs"}, "optimizer | 'adam' or 'sgd' (got 'lbfgs')"),
+        (TrainingOptions, {"optimizer": "sgd", "momentum": 1.0}, "momentum | less than 1 (got 1.0)"),
+        (OptimiserOptions, {"max_seconds": 0}, "max_seconds | greater than 0 (got 0)"),
         (PreprocessingOptions, {"standardize": True}, "standardize | 'global', 'pixel' or 'none'"),
         (ModelOptions, {"core": {"n_maps": 0}}, "core.n_maps | greater than or equal to 1 (got 0)"),
         (ModelOptions, {"core": 5}, "core: expected a mapping of names to values (got 5)"),
@@ -97,6 +111,14 @@ def test_a_wrong_value_is_refused_by_name(kind: type, values: object, message: s
 def test_values_that_do_not_fit_each_other_are_refused(values: dict, message: str) -> None:
     with pytest.raises(OptionError, match=re.escape(message)):
         make_options(CoreOptions, values)
+
+
+def test_momentum_is_sgds_alone() -> None:
+    assert TrainingOptions(optimizer="sgd", momentum=0.5).momentum == 0.5
+    with pytest.raises(
+        OptionError, match=r"momentum \(=0\.5\) has nothing to act on with optimizer 'adam': leave it at 0\.9"
+    ):
+        TrainingOptions(momentum=0.5)
 
 
 def test_an_empty_list_of_strengths_is_refused() -> None:

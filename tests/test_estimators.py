@@ -22,8 +22,10 @@ STRENGTHS = {
     "factorized": ww.PenaltyOptions(product_l1=0.03),
     "fixed-mask": ww.PenaltyOptions(feature_l1=0.003),
     "fully-connected": ww.PenaltyOptions(weight_l2=0.1),
+    "gaussian": ww.PenaltyOptions(feature_l1=0.003),
+    "posterior": ww.PenaltyOptions(feature_l1=0.003),
 }
-CNNS = (ww.FactorizedCNN, ww.FixedMaskCNN, ww.FullyConnectedCNN)
+CNNS = (ww.FactorizedCNN, ww.FixedMaskCNN, ww.FullyConnectedCNN, ww.GaussianCNN, ww.PosteriorCNN)
 CENTRES = np.array([[4, 5], [7, 12], [5, 8], [6, 3], [4, 13], [7, 7]])
 
 
@@ -127,6 +129,16 @@ def test_locations_are_in_pixels_of_the_image(fitted: CNN) -> None:
     assert np.abs(fitted.locations_ - CENTRES).max() <= 1
     peaks = np.abs(fitted.masks_).reshape(6, -1).argmax(1)
     np.testing.assert_array_equal(fitted.locations_, np.stack(np.unravel_index(peaks, (8, 13)), 1) + 2)
+
+
+def test_a_gaussian_looks_where_the_neurons_do(recording: ww.Recording) -> None:
+    model = make(ww.GaussianCNN, training=replace(TRAINING, max_steps=150)).fit(recording)
+    assert np.abs(model.locations_ - CENTRES).max() < 1
+    assert (model.locations_ % 1 != 0).any(), "between pixels"
+    height, width = model.masks_.shape[1:]
+    centroids = [(model.masks_ * line).sum((1, 2)) for line in (np.arange(height)[:, None], np.arange(width))]
+    np.testing.assert_allclose(model.locations_, np.stack(centroids, 1) + 2, atol=1e-4)
+    assert model.score(recording.test) > 0.6
 
 
 def test_the_fit_predicts_what_it_has_not_seen(fitted: CNN, recording: ww.Recording) -> None:
@@ -375,6 +387,16 @@ CHANGES = {
         "feature_norm": "unit",
         "sta_smoothing": 0.0,
         "mask_noise": 0.1,
+        "covariance": "isotropic",
+        "position_std": 0.3,
+        "noise": "constant",
+        "widths": (0.0, 1.0),
+        "sampled": False,
+        "locate_every": 5,
+        "locate_from": 2,
+        "anneal_steps": 5,
+        "temperature": 9.0,
+        "prior_ridge": 3.0,
     },
     "penalties": {
         "mask_l1": 0.5,
@@ -388,6 +410,8 @@ CHANGES = {
     },
     "training": {
         "loss": "squared",
+        "optimizer": "sgd",
+        "momentum": 0.5,
         "learning_rate": 0.05,
         "batch_size": 20,
         "validation_fraction": 0.4,
@@ -401,6 +425,26 @@ CHANGES = {
         "checkpoint_seconds": 0.0,
     },
     "preprocessing": {"standardize": "pixel", "scale_responses": False},
+}
+
+
+PLAIN = {**BASE, "penalties": ww.PenaltyOptions()}
+POSTERIOR = {**PLAIN, "readout": ww.ReadoutOptions(locate_every=3, locate_from=1, anneal_steps=10)}
+COURSES: dict[str, tuple[type[CNN], dict]] = {
+    "factorized": (ww.FactorizedCNN, BASE),
+    "fully-connected": (ww.FullyConnectedCNN, PLAIN),
+    "gaussian": (ww.GaussianCNN, PLAIN),
+    "posterior": (ww.PosteriorCNN, POSTERIOR),
+    "constant noise": (ww.PosteriorCNN, {**POSTERIOR, "readout": replace(POSTERIOR["readout"], noise="constant")}),
+    "sgd": (ww.FactorizedCNN, {**BASE, "training": replace(BASE["training"], optimizer="sgd")}),  # type: ignore[type-var]
+}
+COURSE_OF = {  # options of some models or methods alone; masks need batch normalisation
+    **dict.fromkeys(["weight_l2", "activity_l1", "batch_norm"], "fully-connected"),
+    **dict.fromkeys(["covariance", "position_std"], "gaussian"),
+    **dict.fromkeys(["noise", "widths", "sampled", "locate_every", "locate_from", "anneal_steps"], "posterior"),
+    "temperature": "posterior",
+    "prior_ridge": "constant noise",
+    "momentum": "sgd",
 }
 
 
@@ -421,12 +465,8 @@ def test_the_changes_below_are_of_every_option() -> None:
 
 @pytest.fixture(scope="module")
 def base_courses(recording: ww.Recording, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple]:
-    kinds = {"factorized": BASE, "fully-connected": {**BASE, "penalties": ww.PenaltyOptions()}}
     folder = tmp_path_factory.mktemp("course")
-    return {
-        kind.name: course(kind, kinds[kind.name], recording, folder / kind.name)
-        for kind in (ww.FactorizedCNN, ww.FullyConnectedCNN)
-    }
+    return {name: course(kind, options, recording, folder / name) for name, (kind, options) in COURSES.items()}
 
 
 @pytest.mark.parametrize(
@@ -436,15 +476,13 @@ def test_every_option_has_an_effect(
     concern: str, name: str, recording: ww.Recording, base_courses: dict[str, tuple], tmp_path: Path
 ) -> None:
     change = {name: CHANGES[concern][name]}  # type: ignore[index]
-    kind: type[CNN] = ww.FactorizedCNN
-    options = BASE
-    if name in ("weight_l2", "activity_l1", "batch_norm"):  # the first two are its own; masks need the third
-        kind, options = ww.FullyConnectedCNN, {**BASE, "penalties": ww.PenaltyOptions()}
+    base = COURSE_OF.get(name, "factorized")
+    kind, options = COURSES[base]
     options = {**options, concern: replace(options[concern], **change)}  # type: ignore[type-var]
     changed = course(kind, options, recording, tmp_path)
-    assert changed != base_courses[kind.name], f"{concern}.{name} is accepted and ignored"
+    assert changed != base_courses[base], f"{concern}.{name} is accepted and ignored"
     if name == "checkpoint_seconds":
-        assert changed[:2] == base_courses[kind.name][:2], "how often checkpoints are written changes no number"
+        assert changed[:2] == base_courses[base][:2], "how often checkpoints are written changes no number"
 
 
 @pytest.mark.parametrize(("option", "value"), [("nonnegative_features", True), ("sta_smoothing", 0.0)])

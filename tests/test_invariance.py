@@ -21,6 +21,7 @@ def options(name: str) -> ModelOptions:
     strengths = dict.fromkeys(READOUTS[name].strengths, 0.3)
     return ModelOptions(
         core=CoreOptions(kernel_sizes=((3, 4), 2), n_maps=(3, 2), padding="valid", nonlinearity="softplus"),
+        readout=ReadoutOptions(sampled=name != "posterior"),  # draws of one neuron are not those of another
         penalties=PenaltyOptions(smoothness=0.2, group_sparsity=0.1, **strengths),
     )
 
@@ -34,12 +35,20 @@ def population(name: str, which: list[int]) -> Model:
             parameter.normal_(0, 0.5, generator=generator)
         if name == "fixed-mask":
             model.readout.pixels.copy_(torch.tensor([3, 11, 0]))
+        if name == "gaussian":  # without draws: those of one neuron are not those of another
+            model.readout.move_to(torch.tensor([[0.25, 3.5], [2.75, 1.0], [1.5, 4.125]]))
+            model.readout.spread.zero_()
+        if name == "posterior":
+            odds = torch.rand(model.readout.posterior.shape, generator=generator, dtype=torch.float64)
+            model.readout.set_posterior(odds / odds.sum((1, 2, 3), keepdim=True))
     chosen = Model(name, options(name), Shapes(1, HEIGHT, WIDTH, len(which))).double()
     state = {
-        key: value[which] if key == "bias" or key.startswith("readout.") else value
+        key: value[which] if (key == "bias" or key.startswith("readout.")) and "coefficients" not in key else value
         for key, value in model.state_dict().items()
     }
     chosen.load_state_dict(state)
+    if name == "gaussian":
+        chosen.readout.spread.requires_grad_(False)
     return chosen.eval()
 
 
@@ -50,7 +59,8 @@ def objective(model: Model, images: Tensor, responses: Tensor, loss: str = "pois
 
 def gradients(model: Model, images: Tensor, responses: Tensor, loss: str) -> tuple[Tensor, dict[str, Tensor]]:
     value = objective(model, images, responses, loss)
-    names, parameters = zip(*model.named_parameters(), strict=True)
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    names, parameters = zip(*trained, strict=True)
     return value.detach(), dict(zip(names, torch.autograd.grad(value, parameters), strict=True))
 
 

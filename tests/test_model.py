@@ -11,7 +11,7 @@ from whatwhere.core import output_shape
 from whatwhere.errors import OptionError
 from whatwhere.losses import LOSSES
 from whatwhere.model import Model, Shapes, check_options, initialize
-from whatwhere.readouts import READOUTS
+from whatwhere.readouts import READOUTS, FullyConnectedReadout
 
 SHAPES = Shapes(n_channels=2, height=9, width=13, n_neurons=4)
 FUNCTIONS = {
@@ -43,6 +43,10 @@ def build(name: str, chosen: ModelOptions, seed: int = 1) -> Model:
             parameter.normal_(0, 0.5, generator=generator)
         if name == "fixed-mask":
             model.readout.pixels.copy_(torch.tensor([3, 11, 0, 20]))
+        if name == "posterior":
+            odds = torch.rand(model.readout.posterior.shape, generator=generator, dtype=torch.float64)
+            model.readout.set_posterior(odds / odds.sum((1, 2, 3), keepdim=True))
+        model.readout.project()  # means inside the map
     return model
 
 
@@ -50,7 +54,7 @@ def rebuilt(model: Model) -> np.ndarray:
     """q (n_neurons, K, h, w)."""
     if hasattr(model.readout, "mask"):
         return torch.einsum("nij,nk->nkij", model.readout.mask, model.readout.weights).detach().numpy()
-    if hasattr(model.readout, "pixels"):
+    if not isinstance(model.readout, FullyConnectedReadout):
         return torch.einsum("nij,nk->nkij", model.readout.masks(), model.readout.weights).detach().numpy()
     return model.readout.weights.detach().numpy()
 
@@ -130,6 +134,11 @@ def test_locations_are_the_centroid_of_the_image_that_each_neuron_sees(name: str
         for n, (i, j) in enumerate(looks):
             if name == "fixed-mask":
                 model.readout.pixels[n] = i * w + j
+            elif name == "gaussian":
+                model.readout.move_to(torch.tensor(looks) + torch.tensor([[0.25, -0.5], [0.0, 0.125], [-0.75, 0.0]]))
+            elif name == "posterior":
+                model.readout.posterior[n, 0, i, j] = 1.0
+                model.readout.set_posterior(model.readout.posterior.clone())
             elif name == "factorized":
                 model.readout.mask[n, i, j] = -2.0  # the peak is that of the magnitude
             else:
@@ -154,6 +163,8 @@ ALLOWED = {
     "factorized": {"mask_l1", "feature_l1", "product_l1"},
     "fixed-mask": {"feature_l1"},
     "fully-connected": {"weight_l2", "activity_l1"},
+    "gaussian": {"feature_l1"},
+    "posterior": {"feature_l1"},
 }
 
 
@@ -324,12 +335,21 @@ def test_poisson_loss_of_a_prediction_that_may_be_negative_is_refused() -> None:
         ("fully-connected", {"nonnegative_masks": True}),
         ("fully-connected", {"nonnegative_features": True}),
         ("fully-connected", {"feature_norm": "unit"}),
+        ("gaussian", {"nonnegative_masks": True}),
+        ("gaussian", {"mask_noise": 0.01}),
+        ("gaussian", {"feature_norm": "unit"}),
+        ("posterior", {"nonnegative_masks": True}),
+        ("factorized", {"covariance": "isotropic"}),
+        ("factorized", {"noise": "rate"}),
+        ("gaussian", {"widths": (0.0, 1.0)}),
+        ("fixed-mask", {"position_std": 0.2}),
     ],
 )
 def test_a_choice_that_the_readout_would_ignore_is_refused(name: str, choice: dict) -> None:
     with pytest.raises(OptionError, match=rf"the {name} readout has no option '{next(iter(choice))}'"):
         Model(name, options(readout=choice), SHAPES)
-    Model("factorized", options(readout=choice), SHAPES)
+    owner = next(kind for kind in ("factorized", "gaussian", "posterior") if set(choice) <= READOUTS[kind].choices)
+    Model(owner, options(readout=choice), SHAPES)
 
 
 def test_group_sparsity_is_refused_where_there_is_one_layer() -> None:

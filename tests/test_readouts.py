@@ -6,20 +6,35 @@ import torch
 
 from whatwhere.config import PenaltyOptions, ReadoutOptions
 from whatwhere.penalties import weighted_sum
-from whatwhere.readouts import READOUTS, FactorizedReadout, FixedMaskReadout, FullyConnectedReadout, Readout
+from whatwhere.readouts import (
+    READOUTS,
+    FactorizedReadout,
+    FixedMaskReadout,
+    FullyConnectedReadout,
+    GaussianReadout,
+    PosteriorReadout,
+    Readout,
+)
 
 N_IMAGES, N_NEURONS, HEIGHT, WIDTH = 6, 5, 3, 4
+POINTS = [[0.25, 1.5], [1.875, 2.75], [1.75, 0.25], [0.5, 2.5], [1.25, 1.125]]
 
 
 def build(name: str, n_features: int = 3, **options: object) -> Readout:
-    """A readout of random weights in double precision; a fixed mask has one pixel a neuron."""
-    readout = READOUTS[name](N_NEURONS, (n_features, HEIGHT, WIDTH), ReadoutOptions(**options)).double()
+    """A readout of random weights in double precision and evaluation mode; a point or pixel a neuron inside the map."""
+    readout = READOUTS[name](N_NEURONS, (n_features, HEIGHT, WIDTH), ReadoutOptions(**options)).double().eval()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in readout.parameters():
             parameter.normal_(generator=generator)
         if name == "fixed-mask":
             readout.pixels.copy_(torch.tensor([11, 4, 0, 7, 6]))
+        if name == "gaussian":
+            readout.move_to(torch.tensor(POINTS))
+        if name == "posterior":
+            shape = (N_NEURONS, len(readout.options.widths), HEIGHT, WIDTH)
+            odds = torch.rand(shape, generator=generator, dtype=torch.float64)
+            readout.set_posterior(odds / odds.sum((1, 2, 3), keepdim=True))
     return readout
 
 
@@ -28,11 +43,16 @@ def full_weights(readout: Readout) -> np.ndarray:
     if isinstance(readout, FullyConnectedReadout):
         return readout.weights.detach().numpy()
     weights = readout.weights.detach().numpy()
-    if isinstance(readout, FactorizedReadout):
+    if isinstance(readout, FactorizedReadout | PosteriorReadout):
         return np.einsum("nij,nk->nkij", readout.mask.detach().numpy(), weights)
     q = np.zeros((N_NEURONS, weights.shape[1], HEIGHT, WIDTH))
-    for n, pixel in enumerate(readout.pixels.tolist()):
-        q[n, :, pixel // WIDTH, pixel % WIDTH] = weights[n]
+    if isinstance(readout, FixedMaskReadout):
+        for n, pixel in enumerate(readout.pixels.tolist()):
+            q[n, :, pixel // WIDTH, pixel % WIDTH] = weights[n]
+    if isinstance(readout, GaussianReadout):  # each pixel's share falls to 0 at its neighbours
+        for n, (row, column) in enumerate(readout.positions().tolist()):
+            shares = [np.maximum(1 - np.abs(np.arange(size) - at), 0) for size, at in ((HEIGHT, row), (WIDTH, column))]
+            q[n] = np.einsum("k,i,j->kij", weights[n], *shares)
     return q
 
 

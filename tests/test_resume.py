@@ -282,6 +282,37 @@ def stop_at(step: int) -> Callable[[object], None]:
     return observe
 
 
+@pytest.mark.parametrize("stop", [5, 15])
+@pytest.mark.parametrize(
+    ("kind", "training"),
+    [
+        (ww.GaussianCNN, {}),
+        (ww.GaussianCNN, {"optimizer": "sgd", "momentum": 0.8}),
+        (ww.FactorizedCNN, {"optimizer": "sgd"}),
+        (ww.FactorizedCNN, {"optimizer": "sgd", "momentum": 0.0}),
+    ],
+)
+def test_draws_and_momentum_go_on_where_a_fit_was_stopped(
+    kind: type, training: dict, stop: int, tmp_path: Path
+) -> None:
+    penalties = ww.PenaltyOptions(smoothness=0.01)
+    options = {"batch_size": 16, "max_steps": 20, "check_every": 5, "patience": 1, "checkpoint_seconds": 0} | training
+
+    def made() -> ww.FactorizedCNN:
+        core = small().core
+        return kind(core=core, penalties=penalties, training=ww.TrainingOptions(**options))  # type: ignore[arg-type]
+
+    undisturbed = made().fit(simulated())
+    with pytest.raises(StoppedError):
+        made().fit(simulated(), folder=tmp_path, observer=stop_at(stop))
+    assert step_of(tmp_path / CHECKPOINTS / "candidate-000.safetensors") == stop - 1
+    resumed = made().fit(simulated(), folder=tmp_path, resume=True)
+    for name, tensor in undisturbed.tensors().items():
+        assert torch.equal(tensor, resumed.tensors()[name]), name
+    columns = ["step", "learning_rate", "training_loss", "validation_loss"]
+    pd.testing.assert_frame_equal(resumed.history_[columns], undisturbed.history_[columns], check_exact=True)
+
+
 @pytest.mark.parametrize("what", ["seed", "options", "strengths", "data", "model"])
 def test_resuming_something_else_is_refused_before_any_work(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

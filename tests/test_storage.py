@@ -24,7 +24,7 @@ from whatwhere.storage import (
     write_text,
 )
 
-CNNS = {"factorized": ww.FactorizedCNN, "fixed-mask": ww.FixedMaskCNN, "fully-connected": ww.FullyConnectedCNN}
+CNNS = {kind.name: kind for kind in (ww.FactorizedCNN, ww.FixedMaskCNN, ww.FullyConnectedCNN, ww.GaussianCNN)}
 
 
 def recording() -> ww.Recording:

@@ -191,6 +191,27 @@ def test_a_step_is_adams_on_loss_and_penalty() -> None:
     torch.testing.assert_close(parameters(fitted), parameters(plain), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+def test_a_step_of_sgd_is_torchs_with_that_momentum(momentum: float) -> None:
+    fitted = model(max_steps=6, check_every=6, optimizer="sgd", momentum=momentum)
+    plain, some = model(), data(32)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=1e-2, momentum=momentum)
+    run = Trainer(fitted, some, seed=7)
+    plain.train()
+    fitted.train()
+    for step in range(6):
+        chosen = Trainer(model(), some, seed=7)._rows(step)
+        optimizer.zero_grad()
+        predictions = plain(some.images[chosen])
+        penalty = plain.penalty(plain.options.penalties, predictions)
+        (LOSSES["poisson"](predictions, some.responses[chosen]) + penalty).backward()
+        optimizer.step()
+        run.step()
+    torch.testing.assert_close(parameters(fitted), parameters(plain), rtol=1e-4, atol=1e-6)
+    moments = sum(name.startswith("optimizer/") for name in run._state())
+    assert moments == (len(list(fitted.parameters())) if momentum else 0), "a checkpoint has the last step"
+
+
 def test_bf16_runs_and_is_close_to_float32() -> None:
     results = {}
     for precision in ("float32", "bf16"):

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from whatwhere.baselines import Ridge
+from whatwhere.baselines import GLM, OLS, Lasso, Ridge
 from whatwhere.catalogue import load_model, make_model
 from whatwhere.config import (
     CoreOptions,
@@ -12,26 +12,32 @@ from whatwhere.config import (
     ReadoutOptions,
     TrainingOptions,
 )
-from whatwhere.estimators import FactorizedCNN, FixedMaskCNN, FullyConnectedCNN
+from whatwhere.estimators import FactorizedCNN, FixedMaskCNN, FullyConnectedCNN, GaussianCNN, PosteriorCNN
 from whatwhere.formats import load, save
-from whatwhere.heldout import HeldOut
+from whatwhere.heldout import HeldOut, Truth
 from whatwhere.recording import Recording
 
 __version__ = version("whatwhere")
 
 __all__ = [
+    "GLM",
+    "OLS",
     "CoreOptions",
     "FactorizedCNN",
     "FixedMaskCNN",
     "FullyConnectedCNN",
+    "GaussianCNN",
     "HeldOut",
+    "Lasso",
     "ModelOptions",
     "PenaltyOptions",
+    "PosteriorCNN",
     "PreprocessingOptions",
     "ReadoutOptions",
     "Recording",
     "Ridge",
     "TrainingOptions",
+    "Truth",
     "__version__",
     "load",
     "load_model",

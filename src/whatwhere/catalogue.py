@@ -3,17 +3,28 @@
 from pathlib import Path
 from typing import Any
 
-from whatwhere.baselines import Ridge
+from whatwhere.baselines import GLM, OLS, Lasso, Ridge
 from whatwhere.checks import check_choice, check_keys
 from whatwhere.errors import FormatError, OptionError
-from whatwhere.estimators import CNN, Estimator, FactorizedCNN, FixedMaskCNN, FullyConnectedCNN
+from whatwhere.estimators import (
+    CNN,
+    Estimator,
+    FactorizedCNN,
+    FixedMaskCNN,
+    FullyConnectedCNN,
+    GaussianCNN,
+    PosteriorCNN,
+)
 from whatwhere.presets import options_over_preset
 from whatwhere.storage import read_model
 
 MODELS: dict[str, type[Estimator]] = {
-    model.name: model for model in (FactorizedCNN, FixedMaskCNN, FullyConnectedCNN, Ridge)
+    model.name: model
+    for model in (FactorizedCNN, FixedMaskCNN, FullyConnectedCNN, GaussianCNN, PosteriorCNN, Ridge, OLS, Lasso, GLM)
 }
 
+USUAL = ("factorized", "fixed-mask", "fully-connected", "ridge")
+"""Models that are compared where none are named: the paper's three readouts and a linear one."""
 
 COMMON = {"seed", "device", "threads", "nonfinite"}
 """What is asked of every model alike; one that has no use for it (a device for ridge) is not told."""

@@ -33,6 +33,7 @@ Strength = Annotated[float, Field(ge=0)]
 Strengths = Strength | tuple[Strength, ...]
 
 BATCH_NORM_MOMENTUM = 0.1
+SGD_MOMENTUM = 0.9
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -147,6 +148,30 @@ class ReadoutOptions:
         2.0, "pixels: width of the Gaussian that smooths the squared spike-triggered average before its peak is taken"
     )
     mask_noise: Annotated[float, Field(ge=0)] = _option(0.001, "standard deviation of the initial masks off their peak")
+    covariance: Literal["full", "uncorrelated", "isotropic"] = _option(
+        "full", "gaussian: of the position drawn in training; uncorrelated: in rows and columns; isotropic: one width"
+    )
+    position_std: Annotated[float, Field(ge=0)] = _option(
+        0.1, "gaussian: its standard deviation at first, in halves of the map's longer side"
+    )
+    noise: Literal["auto", "constant", "rate", "poisson", "estimated"] = _option(
+        "auto",
+        "posterior: variance of a response given its rate r: constant; rate: a + b |r|; estimated: a + b |r| + c r^2;"
+        " poisson; auto: poisson under the poisson loss, else rate",
+    )
+    widths: tuple[Annotated[float, Field(ge=0)], ...] = _option(
+        (0.0,), "posterior: widths in pixels of the Gaussians that a place may be; 0 is one pixel"
+    )
+    sampled: bool = _option(True, "posterior: train at places drawn from the posterior, not at their expectation")
+    locate_every: Count = _option(25, "posterior: steps between two inferences of the places")
+    locate_from: Annotated[int, Field(ge=0)] = _option(100, "posterior: steps before the first of them")
+    anneal_steps: Annotated[int, Field(ge=0)] = _option(
+        300, "posterior: steps in which the temperature falls to 1 and the noise's least variance to its last value"
+    )
+    temperature: Annotated[float, Field(ge=1)] = _option(3.0, "posterior: of the first inference")
+    prior_ridge: Positive = _option(
+        0.02, "posterior: noise over prior variance of the weights in the evidence, relative to the features' power"
+    )
 
 
 @_with_own_errors
@@ -158,7 +183,7 @@ class PenaltyOptions:
     """
 
     mask_l1: Strengths = _option(0.0, "factorised: mean over neurons of |m_n|_1")
-    feature_l1: Strengths = _option(0.0, "factorised, fixed mask: mean over neurons of |w_n|_1")
+    feature_l1: Strengths = _option(0.0, "factorised, fixed mask, gaussian: mean over neurons of |w_n|_1")
     product_l1: Strengths = _option(0.0, "factorised: mean over neurons of |m_n|_1 |w_n|_1, the published V1 form")
     weight_l2: Strengths = _option(0.0, "fully connected: mean over neurons of |q_n|_2 squared")
     activity_l1: Strengths = _option(0.0, "fully connected: mean over images and neurons of |prediction|")
@@ -197,7 +222,9 @@ class TrainingOptions:
     """The loss, the optimiser and the schedule of early stopping."""
 
     loss: Literal["poisson", "squared"] = _option("poisson", "poisson (r - y log r) or squared error")
-    learning_rate: Positive = _option(3e-3, "of Adam, at first")
+    optimizer: Literal["adam", "sgd"] = _option("adam", "adam, or sgd: gradient descent with momentum")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = _option(SGD_MOMENTUM, "of sgd, the share of its last step kept")
+    learning_rate: Positive = _option(3e-3, "of the optimiser, at first")
     batch_size: Count = _option(128, "images a step")
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = _option(
         0.2, "of the training images, where the recording does not set its own aside"
@@ -210,6 +237,15 @@ class TrainingOptions:
     max_steps: Annotated[int, Field(ge=0)] = _option(20_000, "training stops here at the latest")
     precision: Literal["float32", "bf16"] = _option("float32", "bf16 computes the forward pass in bfloat16")
     checkpoint_seconds: Annotated[float, Field(ge=0)] = _option(30.0, "between checkpoints, where a folder is given")
+
+    @model_validator(mode="after")
+    def _momentum_of_sgd(self) -> "TrainingOptions":
+        if self.optimizer != "sgd" and self.momentum != SGD_MOMENTUM:
+            raise ValueError(
+                f"momentum (={self.momentum}) has nothing to act on with optimizer '{self.optimizer}': leave it at"
+                f" {SGD_MOMENTUM}, or choose 'sgd'."
+            )
+        return self
 
 
 @_with_own_errors
@@ -233,6 +269,23 @@ class ModelOptions:
     penalties: PenaltyOptions = field(default_factory=PenaltyOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
+
+
+@_with_own_errors
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class OptimiserOptions:
+    """When a minimisation on all data at once stops, and the steps of Adam and SGD."""
+
+    max_iterations: Count = _option(1000, "iterations at most")
+    max_seconds: Positive | None = _option(
+        None, "seconds at most, the evaluation under way apart; no limit if not given"
+    )
+    tolerance: Positive = _option(
+        1e-5,
+        "converged where no derivative is larger; Nelder-Mead: where its simplex is no larger in any way",
+    )
+    learning_rate: Positive | None = _option(None, "of adam and sgd; 0.01 if not given")
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = _option(None, "of sgd; 0.9 if not given")
 
 
 @_with_own_errors

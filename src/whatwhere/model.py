@@ -60,15 +60,11 @@ class Model(nn.Module):
         return weighted_sum(options.single(), terms, predictions.new_zeros(()))
 
     def locations(self) -> np.ndarray:
-        """Where each neuron looks, (n_neurons, 2): row and column of its mask's peak, in pixels of the image.
+        """Where each neuron looks, (n_neurons, 2): row and column in pixels of the image.
 
-        NaN for a neuron whose mask is zero everywhere: it looks nowhere.
+        The peak of its mask, or the mean of its Gaussian. NaN for a neuron whose mask is zero everywhere.
         """
-        masks = np.abs(self.readout.masks().cpu().numpy())
-        peaks = masks.reshape(len(masks), -1).argmax(1)
-        locations = np.stack(np.unravel_index(peaks, masks.shape[1:]), 1) + map_offset(self.options.core)
-        locations[masks.max((1, 2)) == 0] = np.nan
-        return locations
+        return self.readout.positions().cpu().numpy() + map_offset(self.options.core)
 
 
 def check_options(readout: str, options: ModelOptions) -> None:
@@ -157,7 +153,7 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
     reach = max(options.core.layers()[0].kernel_size) // 2
     amplitudes = signal_std(images, responses, averages, positions, reach)
     model.readout.initialize(peaks, amplitudes, options.readout.mask_noise, generator)
-    _start_statistics(model, images)
+    set_statistics(model, spread(images, max(options.training.batch_size, 512)))
     model.eval()
     some = spread(images, _MOST_IMAGES)
     drive = torch.cat([model.readout(model.core(chunk)) for chunk in some.split(options.training.batch_size)])
@@ -172,13 +168,14 @@ def spread(images: Tensor, most: int) -> Tensor:
     return images[torch.linspace(0, len(images) - 1, min(most, len(images)), device=images.device).long()]
 
 
-def _start_statistics(model: Model, images: Tensor) -> None:
-    """Running statistics of batch normalisation from images of the whole recording, as if seen for ever."""
+@torch.no_grad()
+def set_statistics(model: Model, images: Tensor) -> None:
+    """Running statistics of batch normalisation from these images, as if they had been seen for ever."""
     normalizations = [module for module in model.modules() if isinstance(module, UnitBatchNorm)]
     momenta = [module.momentum for module in normalizations]
     for module in normalizations:
         module.momentum = 1.0
     model.train()
-    model.core(spread(images, max(model.options.training.batch_size, 512)))
+    model.core(images)
     for module, momentum in zip(normalizations, momenta, strict=True):
         module.momentum = momentum

@@ -53,6 +53,13 @@ PRESETS = {
         "factorized": replace(RECORDING, penalties=replace(KERNELS, product_l1=(0.03, 0.045))),
         "fixed-mask": replace(RECORDING, penalties=replace(KERNELS, feature_l1=(0.003, 0.01))),
         "fully-connected": replace(RECORDING, penalties=replace(KERNELS, weight_l2=(3.0, 30.0)), training=SLOW_FULL),
+        "gaussian": replace(RECORDING, penalties=replace(KERNELS, feature_l1=(0.01, 0.02))),
+        "posterior": replace(
+            RECORDING,
+            penalties=replace(KERNELS, feature_l1=(0.003, 0.01)),
+            readout=ReadoutOptions(widths=(0.0, 1.0, 2.0), locate_from=50, anneal_steps=150),
+            training=TrainingOptions(patience_from=200),
+        ),
     },
     "simulation": {
         "factorized": replace(
@@ -62,6 +69,22 @@ PRESETS = {
         ),
         "fixed-mask": SIMULATION,
         "fully-connected": replace(SIMULATION, penalties=PenaltyOptions(weight_l2=(0.01, 0.1))),
+        "gaussian": SIMULATION,
+        "posterior": replace(
+            SIMULATION,
+            core=replace(SIMULATION.core, kernel_std=0.06),
+            penalties=PenaltyOptions(smoothness=3e-3),
+            readout=replace(SIMULATION.readout, locate_every=20, locate_from=100, anneal_steps=300),
+            training=replace(
+                SIMULATION.training,
+                learning_rate=1e-2,
+                check_every=20,
+                patience=4,
+                patience_from=400,
+                rate_factor=0.3,
+                n_rates=3,
+            ),
+        ),
     },
 }
 """Options by preset and model; tuples of strengths are searched on the validation part."""

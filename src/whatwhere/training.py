@@ -11,17 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from whatwhere.checks import some_of
 from whatwhere.config import TrainingOptions
 from whatwhere.errors import RunError, TrainingError
-from whatwhere.losses import LOSSES
+from whatwhere.location_inference import is_due, locate, training_loss
 from whatwhere.model import Model
 from whatwhere.storage import read_tensors, write_tensors
 
 CHECKPOINT = "whatwhere-checkpoint"
 CHECKPOINT_VERSION = 1
+
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], TrainingOptions], torch.optim.Optimizer]] = {
+    "adam": lambda parameters, options: torch.optim.Adam(parameters, lr=options.learning_rate, fused=True),
+    "sgd": lambda parameters, options: torch.optim.SGD(
+        parameters, lr=options.learning_rate, momentum=options.momentum, fused=True
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ def train(
     candidate: int = 0,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Result:
-    """Fits `model` in place by Adam with early stopping and leaves it with its best parameters, in evaluation mode.
+    """Fits `model` in place with early stopping and leaves it with its best parameters, in evaluation mode.
 
     The validation loss is looked at every `check_every` steps; after `patience` checks without a better one the best
     parameters (and the optimiser's moments that belong to them) come back and the learning rate falls, `n_rates`
@@ -114,7 +121,7 @@ def backpropagate(model: Model, images: Tensor, responses: Tensor) -> Tensor:
     with torch.autocast(images.device.type, torch.bfloat16, enabled=options.training.precision == "bf16"):
         predictions = model(images)  # (n_images, n_neurons)
     predictions = predictions.float()
-    loss = LOSSES[options.training.loss](predictions, responses)
+    loss = training_loss(model, predictions, responses)
     (loss + model.penalty(options.penalties, predictions)).backward()
     return loss.detach()
 
@@ -135,11 +142,8 @@ class Trainer:
         self.model, self.data, self.seed = model, data, seed
         self.checkpoint, self.observer, self.candidate = checkpoint, observer, candidate
         self.options: TrainingOptions = model.options.training
-        self.loss = LOSSES[self.options.loss]
-        self.optimizer = torch.optim.Adam(
-            [parameter for parameter in model.parameters() if parameter.requires_grad],
-            lr=self.options.learning_rate,
-            fused=True,
+        self.optimizer = OPTIMIZERS[self.options.optimizer](
+            [parameter for parameter in model.parameters() if parameter.requires_grad], self.options
         )
         self.schedule = Schedule()
         self.best: dict[str, Tensor] = {}
@@ -170,8 +174,12 @@ class Trainer:
         return Result(schedule.stopped or "interrupted", list(schedule.history), schedule.best_loss, schedule.best_step)
 
     def step(self) -> None:
-        """One batch: gradient of loss and penalties, Adam's update, projection onto the constraints."""
+        """One batch: gradient of loss and penalties, the optimiser's update, projection onto the constraints."""
         rows = self._rows(self.schedule.step)
+        self.model.readout.step_seed = _mix(self.seed, -1 - self.schedule.step)  # below 0, where no epoch is
+        if is_due(self.model, self.schedule.step):
+            seed = self.model.readout.step_seed ^ 1  # another stream than the step's own draws
+            locate(self.model, self.data.images, self.data.responses, self.schedule.step, seed)
         self.optimizer.zero_grad(set_to_none=True)
         self.training_loss += backpropagate(self.model, self.data.images[rows], self.data.responses[rows])
         self.optimizer.step()
@@ -238,7 +246,7 @@ class Trainer:
         images, responses = self.data.validation_images, self.data.validation_responses
         size = self.options.batch_size  # so that a look takes no more memory than a step
         for some, wanted in zip(images.split(size), responses.split(size), strict=True):
-            total += self.loss(self.model(some), wanted).double() * len(some)
+            total += training_loss(self.model, self.model(some), wanted).double() * len(some)
         return total.item() / len(images)
 
     def _state(self) -> dict[str, Tensor]:
@@ -331,8 +339,8 @@ class Trainer:
         )
 
 
-def _mix(seed: int, epoch: int) -> int:
-    return (seed * 1_000_003 + epoch) % 2**63
+def _mix(seed: int, number: int) -> int:
+    return (seed * 1_000_003 + number) % 2**63
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from typing import Any
 
 import yaml
 
-from whatwhere.baselines import Ridge
 from whatwhere.catalogue import COMMON, MODELS
 from whatwhere.checks import check_keys
 from whatwhere.config import ModelOptions, RunOptions, as_plain, make_options, merge
 from whatwhere.errors import FormatError, OptionError
+from whatwhere.estimators import CNN
 from whatwhere.presets import PRESETS, preset_options
 
 
@@ -86,8 +86,10 @@ def options_help() -> str:
             others = [f"{model}: {value}" for model, value in values.items() if value != values["factorized"]]
             default = values["factorized"] + (f" ({'; '.join(others)})" if others else "")
             lines.append(f"  {concern.name}.{option.name}={default}  {option.metadata['doc']}")
-    ridge = Ridge().get_params()
-    lines += [f"  ridge.{name}={_plain(ridge[name])}" for name in sorted(ridge.keys() - COMMON)]
+    for name, kind in MODELS.items():
+        if not issubclass(kind, CNN):
+            own = kind().get_params()
+            lines += [f"  {name}.{key}={_plain(own[key])}" for key in sorted(own.keys() - COMMON)]
     return "\n\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from whatwhere import formats, runs
-from whatwhere.catalogue import MODELS, load_model, make_model
+from whatwhere.catalogue import MODELS, USUAL, load_model, make_model
 from whatwhere.checks import check_choice
 from whatwhere.cli import console
 from whatwhere.cli.data import Format, data
@@ -93,7 +93,7 @@ def fit(
 def compare(
     recording: RecordingPath,
     out: Out,
-    models: Annotated[str, typer.Option(help=f"Names with commas between, of {', '.join(MODELS)}.")] = ",".join(MODELS),
+    models: Annotated[str, typer.Option(help=f"Names with commas between, of {', '.join(MODELS)}.")] = ",".join(USUAL),
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,

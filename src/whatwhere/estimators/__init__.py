@@ -1,6 +1,15 @@
 """Models in scikit-learn's manner: `fit`, `predict`, `score`, `evaluate`."""
 
 from whatwhere.estimators.base import Estimator, Observer
-from whatwhere.estimators.cnn import CNN, FactorizedCNN, FixedMaskCNN, FullyConnectedCNN
+from whatwhere.estimators.cnn import CNN, FactorizedCNN, FixedMaskCNN, FullyConnectedCNN, GaussianCNN, PosteriorCNN
 
-__all__ = ["CNN", "Estimator", "FactorizedCNN", "FixedMaskCNN", "FullyConnectedCNN", "Observer"]
+__all__ = [
+    "CNN",
+    "Estimator",
+    "FactorizedCNN",
+    "FixedMaskCNN",
+    "FullyConnectedCNN",
+    "GaussianCNN",
+    "Observer",
+    "PosteriorCNN",
+]

@@ -1,4 +1,4 @@
-"""The convolutional models: a shared core with one of three readouts, strengths chosen on validation images."""
+"""The convolutional models: a shared core with one of five readouts, strengths chosen on validation images."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -32,15 +32,17 @@ from whatwhere.estimators.base import (
     shapes_of,
 )
 from whatwhere.estimators.resume import begin_fit, checkpoint_path, cpu_threads
+from whatwhere.location_posterior import credible_regions, entropy
 from whatwhere.model import Model, Shapes, check_options, initialize
 from whatwhere.presets import options_over_preset
+from whatwhere.readouts import PosteriorReadout
 from whatwhere.recording import Recording
 from whatwhere.standardisation import Standardisation
 from whatwhere.training import Result, TrainingData, interruptible, train
 
 
 class CNN(Estimator):
-    """A convolutional core with a readout; the three final classes below name their readout and nothing else.
+    """A convolutional core with a readout; the final classes below name their readout and nothing else.
 
     preset: "recording" (softplus, Poisson loss, small core) or "simulation" (the paper's linear models). The other
     options go over the preset's: a mapping option by option, `training={"batch_size": 64}`; an options object whole.
@@ -210,7 +212,7 @@ class CNN(Estimator):
 
     @property
     def locations_(self) -> np.ndarray:
-        """(n_neurons, 2): row and column of each mask's peak, in pixels of the image."""
+        """(n_neurons, 2): row and column of each mask's peak, or of the Gaussian's mean, in pixels of the image."""
         self.check_fitted()
         return self.model_.locations()
 
@@ -281,6 +283,41 @@ class FullyConnectedCNN(CNN):
     """A shared core with a weight for each feature at each position (McIntosh et al. 2016)."""
 
     name: ClassVar[str] = "fully-connected"
+
+
+class GaussianCNN(CNN):
+    """A shared core read at one point per neuron, drawn from a learned Gaussian in training (Lurz et al. 2021).
+
+    `locations_` are the Gaussians' means, between pixels too; `masks_` the four pixels that each interpolates.
+    """
+
+    name: ClassVar[str] = "gaussian"
+
+
+class PosteriorCNN(CNN):
+    """A shared core read where the posterior says that each neuron looks; the places are inferred, not penalised.
+
+    See `readouts.posterior` and `location_inference` for the objective. `masks_` are the expectations of the places.
+    """
+
+    name: ClassVar[str] = "posterior"
+
+    @property
+    def location_posterior_(self) -> np.ndarray:
+        """The probability that each neuron looks at each pixel of the map, whatever its width: (n_neurons, h, w)."""
+        self.check_fitted()
+        readout = self.model_.readout
+        assert isinstance(readout, PosteriorReadout)
+        return readout.posterior.sum(1).cpu().numpy()
+
+    @property
+    def location_entropy_(self) -> np.ndarray:
+        """Of each neuron's `location_posterior_`, in nats: (n_neurons,)."""
+        return entropy(self.location_posterior_)
+
+    def credible_regions(self, level: float = 0.9) -> np.ndarray:
+        """The smallest region of the map that holds each neuron with probability `level`: bool (n_neurons, h, w)."""
+        return credible_regions(self.location_posterior_, level)
 
 
 @dataclass(frozen=True)

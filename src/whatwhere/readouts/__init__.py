@@ -4,11 +4,23 @@ from whatwhere.readouts.base import Readout
 from whatwhere.readouts.factorized import FactorizedReadout
 from whatwhere.readouts.fixed_mask import FixedMaskReadout
 from whatwhere.readouts.fully_connected import FullyConnectedReadout
+from whatwhere.readouts.gaussian import GaussianReadout
+from whatwhere.readouts.posterior import PosteriorReadout
 
 READOUTS: dict[str, type[Readout]] = {
     "factorized": FactorizedReadout,
     "fixed-mask": FixedMaskReadout,
     "fully-connected": FullyConnectedReadout,
+    "gaussian": GaussianReadout,
+    "posterior": PosteriorReadout,
 }
 
-__all__ = ["READOUTS", "FactorizedReadout", "FixedMaskReadout", "FullyConnectedReadout", "Readout"]
+__all__ = [
+    "READOUTS",
+    "FactorizedReadout",
+    "FixedMaskReadout",
+    "FullyConnectedReadout",
+    "GaussianReadout",
+    "PosteriorReadout",
+    "Readout",
+]

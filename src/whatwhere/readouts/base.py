@@ -21,6 +21,9 @@ class Readout(nn.Module, ABC):
     map_shape: tuple[int, int, int]
     """(K, h, w) of the feature maps that it pools."""
 
+    step_seed: int = 0
+    """Of all that `forward` draws in training. Set anew before each step, so that a resumed fit draws the same."""
+
     @abstractmethod
     def forward(self, maps: Tensor) -> Tensor:
         """(n_images, K, h, w) to (n_images, n_neurons)."""
@@ -45,6 +48,10 @@ class Readout(nn.Module, ABC):
         """*Where*: (n_neurons, h, w)."""
 
     @abstractmethod
+    def positions(self) -> Tensor:
+        """*Where*, as one point: row and column in pixels of the map, (n_neurons, 2), float64; NaN for nowhere."""
+
+    @abstractmethod
     def feature_weights(self) -> Tensor:
         """*What*: (n_neurons, K)."""
 
@@ -52,3 +59,29 @@ class Readout(nn.Module, ABC):
 def draw(shape: tuple[int, ...], mean: float, std: float, generator: torch.Generator) -> Tensor:
     """Numbers from N(mean, std^2), always drawn on the CPU so that every device starts from the same ones."""
     return torch.empty(shape).normal_(mean, std, generator=generator) if std else torch.full(shape, mean)
+
+
+def factorized_product(mask: Tensor, weights: Tensor, maps: Tensor) -> Tensor:
+    """sum_kij c_kij m_ijn w_kn: mask (n_neurons, h * w), weights (n_neurons, K), maps (n_images, K, h, w).
+
+    Returns (n_images, n_neurons). `mask @ maps.T` is faster than `maps @ mask.T`.
+    """
+    n_images, n_features = maps.shape[:2]
+    pooled = mask @ maps.flatten(0, 1).flatten(1).T  # (n_neurons, n_images * K)
+    pooled = pooled.view(len(mask), n_images, n_features)
+    return torch.bmm(pooled, weights.unsqueeze(2)).squeeze(2).T  # (n_images, n_neurons)
+
+
+def mask_positions(masks: Tensor) -> Tensor:
+    """Row and column of each mask's pixel of largest magnitude, (n_neurons, 2), float64.
+
+    NaN for a mask (h, w) that is zero everywhere: it looks nowhere.
+
+    >>> mask_positions(torch.tensor([[[0.0, 0.5, -2.0], [1.0, 0.0, 0.0]]]))
+    tensor([[0., 2.]], dtype=torch.float64)
+    """
+    magnitudes, pixels = masks.flatten(1).abs().max(1)
+    width = masks.shape[2]
+    positions = torch.stack([pixels // width, pixels % width], 1).double()
+    positions[magnitudes == 0] = torch.nan
+    return positions

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from whatwhere.config import ReadoutOptions
 from whatwhere.penalties import mean_l1, mean_product_l1
-from whatwhere.readouts.base import Readout, draw
+from whatwhere.readouts.base import Readout, draw, factorized_product, mask_positions
 
 
 class FactorizedReadout(Readout):
@@ -36,12 +36,9 @@ class FactorizedReadout(Readout):
             self.weights = nn.Parameter(torch.full((n_neurons, n_features), 1.0 / n_features))
 
     def forward(self, maps: Tensor) -> Tensor:  # (n_images, K, h, w)
-        n_images, n_features = maps.shape[:2]
-        pooled = self.mask.flatten(1) @ maps.flatten(0, 1).flatten(1).T  # (n_neurons, n_images * K)
-        if n_features == 1:
-            return pooled.T
-        pooled = pooled.view(self.n_neurons, n_images, n_features)
-        return torch.bmm(pooled, self.weights.unsqueeze(2)).squeeze(2).T  # (n_images, n_neurons)
+        if maps.shape[1] == 1:  # no weights: a plain product
+            return (self.mask.flatten(1) @ maps.flatten(1).T).T
+        return factorized_product(self.mask.flatten(1), self.weights, maps)  # (n_images, n_neurons)
 
     @torch.no_grad()
     def initialize(self, peaks: Tensor, amplitudes: Tensor, mask_noise: float, generator: torch.Generator) -> None:
@@ -75,6 +72,9 @@ class FactorizedReadout(Readout):
 
     def masks(self) -> Tensor:
         return self.mask.detach()
+
+    def positions(self) -> Tensor:
+        return mask_positions(self.masks())
 
     def feature_weights(self) -> Tensor:
         return self.weights.detach()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from whatwhere.config import ReadoutOptions
 from whatwhere.penalties import mean_l1
-from whatwhere.readouts.base import Readout, draw
+from whatwhere.readouts.base import Readout, draw, mask_positions
 
 
 class FixedMaskReadout(Readout):
@@ -49,6 +49,9 @@ class FixedMaskReadout(Readout):
     def masks(self) -> Tensor:
         one_hot = torch.nn.functional.one_hot(self.pixels, self.map_shape[1] * self.map_shape[2])
         return one_hot.view(self.n_neurons, *self.map_shape[1:]).to(self.weights)
+
+    def positions(self) -> Tensor:
+        return mask_positions(self.masks())
 
     def feature_weights(self) -> Tensor:
         return self.weights.detach()

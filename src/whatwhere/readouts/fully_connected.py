@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from whatwhere.config import ReadoutOptions
 from whatwhere.penalties import mean_l2
-from whatwhere.readouts.base import Readout, draw
+from whatwhere.readouts.base import Readout, draw, mask_positions
 
 
 class FullyConnectedReadout(Readout):
@@ -44,6 +44,9 @@ class FullyConnectedReadout(Readout):
 
     def masks(self) -> Tensor:
         return self._rank_one()[0]
+
+    def positions(self) -> Tensor:
+        return mask_positions(self.masks())
 
     def feature_weights(self) -> Tensor:
         return self._rank_one()[1]

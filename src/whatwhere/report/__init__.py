@@ -6,6 +6,7 @@ is set.
 
 from whatwhere.report.barcode import barcodes
 from whatwhere.report.kernel_grid import kernels
+from whatwhere.report.optimisation import loss_against_time
 from whatwhere.report.prediction import predicted_against_true
 from whatwhere.report.score_comparison import score_distribution
 from whatwhere.report.training_history import history
@@ -15,6 +16,7 @@ __all__ = [
     "barcodes",
     "history",
     "kernels",
+    "loss_against_time",
     "masks_on_visual_field",
     "predicted_against_true",
     "score_distribution",

@@ -1,0 +1,111 @@
+"""How the variance of a response depends on its rate: the noise models of the posterior over locations.
+
+Rates and responses are in the units of the fit. A variance is phi_n (alpha + beta |r| + gamma r^2): `constant` has
+beta = gamma = 0, `rate` gamma = 0 (the paper's simulations: variance |r|), `estimated` all three. `poisson` is the
+Poisson likelihood with a dispersion phi_n.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from whatwhere.losses import EPSILON
+
+NOISE_MODELS = ("constant", "rate", "poisson", "estimated")
+_ROUNDS = 30
+_LEAST = 1e-6
+_PRIOR_TRIALS = 20.0  # a neuron's own dispersion counts once it has many more trials than these
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """The variance v(r) = alpha + beta |r| + gamma r^2, for each neuron times its dispersion phi_n.
+
+    kind: one of `NOISE_MODELS`. coefficients: (3,) alpha, beta, gamma, not used by `poisson`. dispersion: (n_neurons,).
+    """
+
+    kind: str
+    coefficients: Tensor
+    dispersion: Tensor
+
+    def variance(self, rates: Tensor) -> Tensor:
+        """v(r) of any shape, without the dispersion; for `poisson` it is the rate itself."""
+        if self.kind == "poisson":
+            return rates.clamp(min=0.0) + EPSILON
+        alpha, beta, gamma = self.coefficients
+        if self.kind == "constant":
+            return alpha.expand_as(rates)
+        size = rates.abs()
+        return alpha + beta * size + gamma * size.square() if self.kind == "estimated" else alpha + beta * size
+
+    def negative_log_likelihood(self, rates: Tensor, responses: Tensor) -> Tensor:
+        """-log p(y | r) up to a constant, of every response apart: the shape of `rates`, neurons last.
+
+        Gaussian: (y - r)^2 / (2 v) + log(v) / 2. Poisson: (r - y log r) / phi_n.
+        """
+        if self.kind == "poisson":
+            return (rates - responses * (rates + EPSILON).log()) / self.dispersion
+        variance = self.variance(rates) * self.dispersion
+        return 0.5 * ((responses - rates).square() / variance + variance.log())
+
+
+def fit_noise(kind: str, rates: Tensor, responses: Tensor, floor: float = 0.0) -> NoiseModel:
+    """The noise model of the highest likelihood, given rates and responses (n, n_neurons).
+
+    The coefficients are found by iterated least squares of the squared residual on 1, |r|, r^2, weighted by 1 / v^2 and
+    kept at or above 0; alpha is at least `floor`. Each neuron's dispersion is the mean of its squared residuals over v,
+    drawn towards that of all neurons while its trials are few.
+
+    >>> rates = torch.linspace(-1.0, 1.0, 20_000)[:, None]
+    >>> noise = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0))
+    >>> found = fit_noise("rate", rates, rates + noise * (0.1 + 0.5 * rates.abs()).sqrt())
+    >>> [round(float(value), 1) for value in found.coefficients]
+    [0.1, 0.5, 0.0]
+    """
+    squares = (responses - rates).square().double()
+    n_neurons = rates.shape[-1]
+    coefficients = torch.zeros(3, dtype=torch.float64, device=rates.device)
+    if kind != "poisson":
+        n_terms = {"constant": 1, "rate": 2, "estimated": 3}[kind]
+        coefficients[:n_terms] = _least_squares(rates.double().abs().flatten(), squares.flatten(), n_terms)
+        coefficients[0] = coefficients[0].clamp(min=max(_LEAST, floor))
+    model = NoiseModel(kind, coefficients.to(rates), torch.ones(n_neurons).to(rates))
+    ratio = squares / model.variance(rates).double().clamp(min=_LEAST)
+    n = ratio.shape[0]
+    dispersion = (ratio.sum(0) + _PRIOR_TRIALS * ratio.mean()) / (n + _PRIOR_TRIALS)
+    return NoiseModel(kind, model.coefficients, dispersion.clamp(min=0.05, max=20.0).to(rates))
+
+
+def _least_squares(sizes: Tensor, squares: Tensor, n_terms: int) -> Tensor:
+    """Coefficients of v = sum_t a_t size^t, t < n_terms, each at or above 0, by iterated weighted least squares."""
+    mean = squares.mean().clamp(min=_LEAST)
+    if n_terms == 1:
+        return mean[None]
+    terms = torch.stack([sizes**power for power in range(n_terms)])  # (n_terms, n)
+    scale = terms.mean(1).clamp(min=_LEAST)
+    terms = terms / scale[:, None]
+    values = mean.repeat(n_terms) / n_terms
+    for _ in range(_ROUNDS):
+        weights = 1.0 / (values @ terms).clamp(min=_LEAST * mean).square()
+        gram = (terms * weights) @ terms.T
+        wanted = (terms * weights) @ squares
+        values = _nonnegative(gram, wanted).clamp(min=_LEAST * mean)
+    return values / scale
+
+
+def _nonnegative(gram: Tensor, wanted: Tensor) -> Tensor:
+    """argmin_a>=0 of a^T G a / 2 - b^T a for up to three unknowns: the best of all sets of unknowns that are not 0."""
+    n = len(wanted)
+    best, least = torch.zeros_like(wanted), torch.zeros((), dtype=wanted.dtype)
+    for chosen in range(1, 2**n):
+        index = [i for i in range(n) if chosen >> i & 1]
+        part = gram[index][:, index]
+        solution = torch.linalg.lstsq(part, wanted[index, None]).solution[:, 0]
+        if (solution < 0).any():
+            continue
+        value = 0.5 * solution @ part @ solution - wanted[index] @ solution
+        if value < least:
+            least, best = value, torch.zeros_like(wanted)
+            best[index] = solution
+    return best

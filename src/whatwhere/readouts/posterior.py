@@ -1,0 +1,126 @@
+"""The posterior readout: where a neuron looks is a discrete unknown, so it is inferred rather than penalised."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from whatwhere.config import ReadoutOptions
+from whatwhere.location_posterior import blur
+from whatwhere.noise_models import NoiseModel
+from whatwhere.penalties import mean_l1
+from whatwhere.readouts.base import Readout, draw, factorized_product, mask_positions
+
+
+class PosteriorReadout(Readout):
+    """q_kijn = w_kn m_ijn with m_n = sum_s blur_s(q_n(s, .)), the expectation of the place under its posterior q_n.
+
+    q_n(s, l) is the probability that neuron n looks at pixel l with a Gaussian of width s; it is no parameter, but set
+    by `set_posterior` from the evidence (`location_inference`). In training, with `sampled`, a place is drawn from q_n
+    for each image and neuron instead, so that the gradient is that of the expected log likelihood, not of the
+    likelihood of the expectation.
+    """
+
+    strengths: ClassVar[frozenset[str]] = frozenset({"feature_l1"})
+    choices: ClassVar[frozenset[str]] = frozenset(
+        {
+            "nonnegative_features",
+            "noise",
+            "widths",
+            "sampled",
+            "locate_every",
+            "locate_from",
+            "anneal_steps",
+            "temperature",
+            "prior_ridge",
+        }
+    )
+
+    def __init__(self, n_neurons: int, map_shape: tuple[int, int, int], options: ReadoutOptions) -> None:
+        super().__init__()
+        n_features, height, width = map_shape
+        self.n_neurons, self.map_shape, self.options = n_neurons, map_shape, options
+        self.weights = nn.Parameter(torch.full((n_neurons, n_features), 1.0 / n_features))
+        self.posterior: Tensor
+        self.mask: Tensor
+        self.coefficients: Tensor
+        self.dispersion: Tensor
+        self.register_buffer("posterior", torch.zeros(n_neurons, len(options.widths), height, width))
+        self.register_buffer("mask", torch.zeros(n_neurons, height, width))
+        self.register_buffer("coefficients", torch.tensor([1.0, 0.0, 0.0]))
+        self.register_buffer("dispersion", torch.ones(n_neurons))
+
+    def forward(self, maps: Tensor) -> Tensor:  # (n_images, K, h, w)
+        if self.training and self.options.sampled:
+            return (self._drawn(maps) * self.weights.T).sum(1)  # (n_images, n_neurons)
+        return factorized_product(self.mask.flatten(1), self.weights, maps)
+
+    def _drawn(self, maps: Tensor) -> Tensor:
+        """The features at a place drawn for each image and neuron, (n_images, K, n_neurons).
+
+        A place of width s is read at its pixel moved by N(0, s^2), whose expectation is the blurred map.
+        """
+        pixels = self.draw_pixels(len(maps), torch.Generator(maps.device).manual_seed(self.step_seed))
+        index = pixels[:, None].expand(-1, maps.shape[1], -1)  # (n_images, K, n_neurons)
+        return maps.flatten(2).gather(2, index)
+
+    def draw_pixels(self, n: int, generator: torch.Generator) -> Tensor:
+        """Pixels of the map, n for each neuron: (n, n_neurons)."""
+        height, width = self.map_shape[1:]
+        cumulative = self.posterior.flatten(1).cumsum(1)
+        cumulative = cumulative / cumulative[:, -1:]
+        level = torch.rand((self.n_neurons, n), generator=generator, device=cumulative.device, dtype=cumulative.dtype)
+        atoms = torch.searchsorted(cumulative, level, right=True).clamp(max=cumulative.shape[1] - 1).T
+        pixels = atoms % (height * width)
+        widths = torch.tensor(self.options.widths, device=pixels.device, dtype=level.dtype)
+        if not widths.any():
+            return pixels
+        noise = torch.randn((2, *pixels.shape), generator=generator, device=pixels.device, dtype=level.dtype)
+        moved = (noise * widths[atoms // (height * width)]).round().long()
+        rows = (pixels // width + moved[0]).clamp(0, height - 1)
+        columns = (pixels % width + moved[1]).clamp(0, width - 1)
+        return rows * width + columns
+
+    @torch.no_grad()
+    def set_posterior(self, posterior: Tensor) -> None:
+        """posterior: (n_neurons, n_widths, h, w), each neuron's sum to one."""
+        self.posterior.copy_(posterior.view_as(self.posterior))
+        blurred = [blur(self.posterior[:, i], width) for i, width in enumerate(self.options.widths)]
+        self.mask.copy_(torch.stack(blurred).sum(0))
+
+    def noise(self, kind: str) -> NoiseModel:
+        """The noise model as estimated last."""
+        return NoiseModel(kind, self.coefficients, self.dispersion)
+
+    @torch.no_grad()
+    def set_noise(self, noise: NoiseModel) -> None:
+        """Keeps the estimates of a noise model."""
+        self.coefficients.copy_(noise.coefficients)
+        self.dispersion.copy_(noise.dispersion)
+
+    @torch.no_grad()
+    def initialize(self, peaks: Tensor, amplitudes: Tensor, mask_noise: float, generator: torch.Generator) -> None:
+        start = torch.zeros(self.n_neurons, self.posterior[0].numel())
+        start[torch.arange(self.n_neurons), peaks.cpu()] = 1.0  # of the first width
+        self.set_posterior(start.to(self.posterior))
+        weights = draw(tuple(self.weights.shape), 1.0 / self.map_shape[0], 0.01, generator)
+        self.weights.copy_(weights * amplitudes.cpu()[:, None])
+        self.project()
+
+    def penalties(self, predictions: Tensor) -> dict[str, Callable[[], Tensor]]:
+        return {"feature_l1": lambda: mean_l1(self.weights)}
+
+    @torch.no_grad()
+    def project(self) -> None:
+        if self.options.nonnegative_features:
+            self.weights.clamp_(min=0.0)
+
+    def masks(self) -> Tensor:
+        return self.mask
+
+    def positions(self) -> Tensor:
+        return mask_positions(self.mask)
+
+    def feature_weights(self) -> Tensor:
+        return self.weights.detach()
