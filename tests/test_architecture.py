@@ -26,7 +26,7 @@ LEVELS = {
     **dict.fromkeys(["noise_models", "location_posterior"], 1),
     **dict.fromkeys(["recording", "recording_parts", "standardisation", "heldout", "formats", "datasets"], 2),
     **dict.fromkeys(["core", "readouts", "initialisation", "presets"], 2),
-    **dict.fromkeys(["model", "storage", "training", "location_inference", "optimisers", "cost"], 3),
+    **dict.fromkeys(["model", "storage", "training", "location_inference", "refitting", "optimisers", "cost"], 3),
     **dict.fromkeys(["estimators", "baselines", "simulation"], 4),
     **dict.fromkeys(["catalogue", "runs"], 5),
     "experiments": 6,

@@ -9,7 +9,7 @@ from scipy.signal import correlate
 from scipy.special import expit
 
 from whatwhere.config import CoreOptions
-from whatwhere.core import Core, UnitBatchNorm, map_offset, output_shape
+from whatwhere.core import Core, UnitBatchNorm, fourier_correlation, map_offset, output_shape
 from whatwhere.errors import InputError
 
 CHANNELS, HEIGHT, WIDTH = 2, 11, 14
@@ -23,6 +23,7 @@ SHAPES = {
     "one layer": {"kernel_sizes": (3,), "n_maps": 4, "padding": "valid"},
     "non-square": {"kernel_sizes": ((3, 5),), "n_maps": 4, "padding": "valid"},
     "even valid": {"kernel_sizes": ((4, 2),), "n_maps": 3, "padding": "valid"},
+    "one large kernel": {"kernel_sizes": ((9, 10),), "n_maps": 1, "padding": "valid"},
     "even same": {"kernel_sizes": ((4, 6),), "n_maps": 3, "padding": "same"},
     "mixed": {
         "kernel_sizes": (5, (3, 4), (2, 3)),
@@ -282,3 +283,28 @@ def test_gradients_are_those_of_finite_differences(separable: bool, rng: np.rand
         return torch.func.functional_call(core, dict(zip(names, values, strict=True)), inputs)
 
     assert torch.autograd.gradcheck(forward, (images, *parameters), fast_mode=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 17, 17), (2, 3, 9, 4), (3, 1, 11, 14), (1, 2, 1, 1)])
+def test_the_correlation_by_fourier_transforms_is_the_direct_one(shape: tuple, rng: np.random.Generator) -> None:
+    """In value and in both gradients; images of a prime height are padded for the transform, which must not show."""
+    maps = torch.from_numpy(rng.normal(size=(4, shape[1], 19, 23))).requires_grad_()
+    kernels = torch.from_numpy(rng.normal(size=shape)).requires_grad_()
+    weights = torch.from_numpy(rng.normal(size=(4, shape[0], 20 - shape[2], 24 - shape[3])))
+    results = []
+    for correlated in (fourier_correlation(maps, kernels), torch.nn.functional.conv2d(maps, kernels)):
+        results.append((correlated, *torch.autograd.grad((correlated * weights).sum(), (maps, kernels))))
+    for by_fourier, direct in zip(*results, strict=True):
+        torch.testing.assert_close(by_fourier, direct, rtol=1e-10, atol=1e-10)
+
+
+def test_few_large_kernels_are_correlated_by_fourier_transforms() -> None:
+    def layers(**options: object) -> list[bool]:
+        core = Core(CoreOptions(padding="valid", **options), 1, 40, 44)  # type: ignore[arg-type]
+        return [layer.by_fourier for layer in core.layers]
+
+    assert layers(kernel_sizes=(17,), n_maps=2) == [True]
+    assert layers(kernel_sizes=(17,), n_maps=16) == [False]
+    assert layers(kernel_sizes=(5,), n_maps=1) == [False]
+    assert layers(kernel_sizes=(17,), n_maps=1, separable=True) == [False]
+    assert layers(kernel_sizes=(17, 3), n_maps=(4, 2)) == [True, False]

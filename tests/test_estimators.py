@@ -421,6 +421,7 @@ CHANGES = {
         "rate_factor": 0.01,
         "n_rates": 4,
         "max_steps": 5,
+        "refit": True,
         "precision": "bf16",
         "checkpoint_seconds": 0.0,
     },
@@ -444,6 +445,7 @@ COURSE_OF = {  # options of some models or methods alone; masks need batch norma
     **dict.fromkeys(["noise", "widths", "sampled", "locate_every", "locate_from", "anneal_steps"], "posterior"),
     "temperature": "posterior",
     "prior_ridge": "constant noise",
+    "refit": "posterior",
     "momentum": "sgd",
 }
 

@@ -235,6 +235,9 @@ class TrainingOptions:
     rate_factor: Annotated[float, Field(gt=0, lt=1)] = _option(0.3, "the learning rate is multiplied by this")
     n_rates: Count = _option(2, "number of learning rates; after the last one runs out of patience, training stops")
     max_steps: Annotated[int, Field(ge=0)] = _option(20_000, "training stops here at the latest")
+    refit: bool = _option(
+        False, "at last, fit to training and validation images together, for as many steps as were best on the latter"
+    )
     precision: Literal["float32", "bf16"] = _option("float32", "bf16 computes the forward pass in bfloat16")
     checkpoint_seconds: Annotated[float, Field(ge=0)] = _option(30.0, "between checkpoints, where a folder is given")
 

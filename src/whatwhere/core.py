@@ -1,6 +1,9 @@
 """The core: convolutions shared by all neurons, which compute *what* there is at every position of the image."""
 
+import math
+
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,6 +17,12 @@ NONLINEARITIES = {
     "softplus": nn.Softplus,
     "elu": nn.ELU,
 }
+
+
+_MOST_PLANES = 4
+"""Products of input and output maps up to which a large kernel is cheaper by Fourier transforms, measured on the CPU."""
+_LEAST_PIXELS = 81
+"""Of such a kernel."""
 
 
 class UnitBatchNorm(nn.Module):
@@ -54,6 +63,12 @@ class Layer(nn.Module):
         super().__init__()
         bias = options.batch_norm_shift and not options.batch_norm  # else the normalisation shifts, or nothing does
         before, padding = _padding(shape)
+        self.by_fourier = (
+            shape.padding == "valid"
+            and not (shape.separable or bias)
+            and n_inputs * shape.n_maps <= _MOST_PLANES
+            and math.prod(shape.kernel_size) >= _LEAST_PIXELS
+        )
         self.pad = nn.ZeroPad2d(before) if any(before) else nn.Identity()
         self.depthwise: nn.Conv2d | None = None
         if shape.separable:
@@ -76,7 +91,11 @@ class Layer(nn.Module):
         maps = self.pad(maps)
         if self.depthwise is not None:
             maps = self.depthwise(maps)  # (n_images, K_in, h', w')
-        return self.nonlinearity(self.normalize(self.convolution(maps)))  # (n_images, K, h', w')
+        if self.by_fourier and maps.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            maps = fourier_correlation(maps, self.convolution.weight)
+        else:
+            maps = self.convolution(maps)
+        return self.nonlinearity(self.normalize(maps))  # (n_images, K, h', w')
 
     def spatial_kernels(self) -> Tensor:
         """The weights that have extent in space: (K, K_in, height, width), or (K_in, 1, height, width) if separable."""
@@ -88,6 +107,20 @@ class Layer(nn.Module):
             return kernel_norms(self.convolution.weight)
         pointwise = self.convolution.weight[:, :, 0, 0].abs()  # (K, K_in)
         return pointwise * kernel_norms(self.depthwise.weight)[:, 0]
+
+
+def fourier_correlation(maps: Tensor, kernels: Tensor) -> Tensor:
+    """The valid correlation out_k = sum_l maps_l * kernels_kl as a product of Fourier transforms.
+
+    maps: (n_images, K_in, h, w), kernels: (K, K_in, kh, kw); returns (n_images, K, h - kh + 1, w - kw + 1). For one
+    large kernel on the CPU several times as fast as the direct sum. Circular, but the valid part does not wrap around.
+    """
+    (height, width), (kernel_height, kernel_width) = maps.shape[-2:], kernels.shape[-2:]
+    size = next_fast_len(height, real=True), next_fast_len(width, real=True)
+    spectra = torch.fft.rfft2(maps, s=size)[:, None]  # (n_images, 1, K_in, ...)
+    products = spectra * torch.fft.rfft2(kernels, s=size).conj()  # (n_images, K, K_in, ...)
+    correlated = torch.fft.irfft2(products.squeeze(2) if maps.shape[1] == 1 else products.sum(2), s=size)
+    return correlated[..., : height - kernel_height + 1, : width - kernel_width + 1]
 
 
 def _padding(shape: LayerShape) -> tuple[tuple[int, int, int, int], tuple[int, int]]:

@@ -228,9 +228,11 @@ class Trainer:
             self.schedule.stopped = "converged"
             return
         self._load(self.best)
-        self._set_rate()
+        self.set_rate(self.schedule.rate_number)
 
-    def _set_rate(self) -> None:
+    def set_rate(self, number: int) -> None:
+        """The learning rate of that number from here on, 0 the first and largest."""
+        self.schedule.rate_number = number
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
 
@@ -272,9 +274,7 @@ class Trainer:
         self.saved = time.monotonic()
         if self.checkpoint is None or self.saved_step == self.schedule.step:
             return
-        loss = self.training_loss.item()
-        if not math.isfinite(loss) or self._broken():
-            raise TrainingError(self._diagnosis(f"training {loss}, seen before a checkpoint was written"))
+        self.check_finite()
         tensors = {f"now/{name}": tensor for name, tensor in self._state().items()}
         tensors.update({f"best/{name}": tensor for name, tensor in self.best.items()})
         tensors["training_loss"] = self.training_loss
@@ -299,7 +299,7 @@ class Trainer:
         self.best = {name[5:]: tensor.to(device) for name, tensor in tensors.items() if name.startswith("best/")}
         self._load({name[4:]: tensor.to(device) for name, tensor in tensors.items() if name.startswith("now/")})
         self.training_loss = tensors["training_loss"].to(device)
-        self._set_rate()
+        self.set_rate(self.schedule.rate_number)
         self.earlier_seconds, self.saved_step = description["seconds"], self.schedule.step
         self.model.train()
 
@@ -323,6 +323,12 @@ class Trainer:
         checks = self.options.patience * rates - self.schedule.checks_without_better
         steps = min(checks * self.options.check_every, self.options.max_steps - self.schedule.step)
         return self._seconds() / self.schedule.step * steps
+
+    def check_finite(self) -> None:
+        """Raises `TrainingError` where the loss since the last look, or a parameter, is not finite."""
+        loss = self.training_loss.item()
+        if not math.isfinite(loss) or self._broken():
+            raise TrainingError(self._diagnosis(f"training {loss}"))
 
     def _broken(self) -> list[str]:
         """The parameters and statistics that hold NaN or infinite values."""

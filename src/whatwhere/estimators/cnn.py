@@ -1,5 +1,6 @@
 """The convolutional models: a shared core with one of five readouts, strengths chosen on validation images."""
 
+import copy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -37,6 +38,7 @@ from whatwhere.model import Model, Shapes, check_options, initialize
 from whatwhere.presets import options_over_preset
 from whatwhere.readouts import PosteriorReadout
 from whatwhere.recording import Recording
+from whatwhere.refitting import refit
 from whatwhere.standardisation import Standardisation
 from whatwhere.training import Result, TrainingData, interruptible, train
 
@@ -169,7 +171,14 @@ class CNN(Estimator):
                     models = [model]
                 results.append(result)
                 if result.stopped == "interrupted":
-                    break
+                    return models[0], results
+            if options.training.refit:
+                best = min(results, key=lambda result: result.best_loss)
+                again = copy.deepcopy(models[0])
+                again.load_state_dict(start)
+                if refit(again, data, best.history, seed=self.seed, interrupted=interrupted):
+                    return again, results
+                results[-1] = replace(results[-1], stopped="interrupted")
         return models[0], results
 
     def _keep(self, model: Model, options: ModelOptions, prepared: "Prepared", results: list[Result]) -> None:

@@ -1,0 +1,61 @@
+"""The last fit: to training and validation images together, for as many steps as were best on the validation part."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from whatwhere.model import Model
+from whatwhere.training import Check, Trainer, TrainingData
+
+
+def steps_at_each_rate(history: Sequence[Check]) -> list[int]:
+    """How many steps at each learning rate led to the best parameters, those gone back on left out.
+
+    >>> checks = [Check(0, 1.0, 0, 5, 0), Check(10, 1.0, 0, 3, 0), Check(20, 1.0, 0, 4, 0), Check(30, 0.1, 0, 2, 0)]
+    >>> steps_at_each_rate(checks)
+    [10, 10]
+    """
+    best, steps, start = float("inf"), [0], 0
+    for before, check in zip([history[0], *history], history, strict=False):
+        if check.learning_rate != before.learning_rate:
+            steps.append(0)
+            start = before.step
+        if check.validation_loss < best:
+            best, steps[-1] = check.validation_loss, check.step - start
+    return steps
+
+
+def all_images(data: TrainingData) -> TrainingData:
+    """Training and validation images as training images, and the validation images still to look at."""
+    return TrainingData(
+        torch.cat([data.images, data.validation_images]),
+        torch.cat([data.responses, data.validation_responses]),
+        data.validation_images,
+        data.validation_responses,
+        data.fingerprint,
+    )
+
+
+def refit(
+    model: Model,
+    data: TrainingData,
+    history: Sequence[Check],
+    *,
+    seed: int,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Fits `model`, which is as at the start of the fit with this history, to all images of `data`, in place.
+
+    Nothing is looked at on the way and nothing chosen. Returns whether it ended; it did not where `interrupted()`. With
+    the same seed, data and number of threads the result is the same to the last bit on a CPU.
+    """
+    trainer = Trainer(model.train(), all_images(data), seed=seed)
+    for number, n_steps in enumerate(steps_at_each_rate(history)):
+        trainer.set_rate(number)
+        for _ in range(n_steps):
+            if interrupted():
+                return False
+            trainer.step()
+    trainer.check_finite()
+    model.eval()
+    return True
