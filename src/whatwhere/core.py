@@ -20,7 +20,7 @@ NONLINEARITIES = {
 
 
 _MOST_PLANES = 4
-"""Products of input and output maps up to which a large kernel is cheaper by Fourier transforms, measured on the CPU."""
+"""Pairs of input and output map up to which a large kernel is cheaper by Fourier transforms, measured on a CPU."""
 _LEAST_PIXELS = 81
 """Of such a kernel."""
 
