@@ -23,10 +23,11 @@ ROOT = "__init__"
 LEVELS = {
     **dict.fromkeys(["errors", "checks"], 0),
     **dict.fromkeys(["config", "metrics", "losses", "penalties", "rows", "files"], 1),
-    **dict.fromkeys(["noise_models", "location_posterior"], 1),
+    **dict.fromkeys(["noise_models", "normal_hierarchy", "location_posterior"], 1),
     **dict.fromkeys(["recording", "recording_parts", "standardisation", "heldout", "formats", "datasets"], 2),
     **dict.fromkeys(["core", "readouts", "initialisation", "presets"], 2),
-    **dict.fromkeys(["model", "storage", "training", "location_inference", "refitting", "optimisers", "cost"], 3),
+    **dict.fromkeys(["model", "storage", "training", "refitting", "optimisers", "cost"], 3),
+    **dict.fromkeys(["location_inference", "recentring"], 3),
     **dict.fromkeys(["estimators", "baselines", "simulation"], 4),
     **dict.fromkeys(["catalogue", "runs"], 5),
     "experiments": 6,

@@ -1,20 +1,30 @@
 """Expectation maximisation of the posterior readout: places from the evidence, weights and noise from the places.
 
-The objective is F = sum_n E_q_n[log p(y_n | place, w_n, core)] - KL(q_n | uniform). Between gradient steps of the core,
-which raise its first term, `locate` sets q_n to the softmax of the evidence, where F is highest for a given core.
+The objective is F = sum_n E_q_n[log p(y_n | place, w_n, core)] - KL(q_n | uniform). Gradient steps of the core at
+places drawn from q_n raise its first term; the softmax of the log likelihoods of all places is the q_n at which F is
+highest. `locate` goes beyond F in three ways: the evidence is tempered at first, when the core knows little; weights
+are integrated out of it where that can be done, for with one weight given the places look surer than they are; and
+weights that are solved for are drawn towards each other.
 """
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from whatwhere.location_posterior import ConstantNoiseEvidence, blur, posterior
+from whatwhere.location_posterior import ConstantNoiseEvidence, VaryingNoiseEvidence, features_at_places, posterior
 from whatwhere.losses import LOSSES
 from whatwhere.model import Model, spread
 from whatwhere.noise_models import NoiseModel, fit_noise
+from whatwhere.normal_hierarchy import shrunken
 from whatwhere.readouts import PosteriorReadout
+from whatwhere.recentring import recentre
 
 _DRAWS = 4  # places drawn of each neuron to estimate weights and noise
 _MOST_NUMBERS = 2**25  # held at once
+_MOST_FEATURES = 2**28  # kept from one loop over the images to the next
 _AT_ONCE = 2**20  # numbers of one step over places, so that they stay in the processor's cache
 _MOST_LIKELIHOODS = 1.5e8  # likelihoods of single responses in one call of `locate`
 _FEWEST_PLACES = 16
@@ -56,52 +66,92 @@ def locate(model: Model, images: Tensor, responses: Tensor, step: int, seed: int
     training = model.training
     model.eval()
     kind = noise_kind(model)
-    progress = min(1.0, (step - options.locate_from) / max(options.anneal_steps, 1))
+    since = step - options.locate_from
+    progress = min(1.0, since / options.anneal_steps) if options.anneal_steps else 1.0
     temperature = max(1.0, options.temperature * (1 - progress / 0.85))
     floor = max(_LAST_FLOOR, _FIRST_FLOOR * (1 - progress)) * responses.var(0, correction=0).mean().item()
     recentre(model)
-    first = step - options.locate_from < 2 * options.locate_every
-    _fit_weights_and_noise(model, kind, images, responses, floor, first, torch.Generator().manual_seed(seed))
-    evidence = log_evidence(model, kind, images, responses)
+    first = since < 2 * options.locate_every
+    generator = torch.Generator(images.device).manual_seed(seed)
+    batches = _feature_batches(model, images)
+    prior = _fit_weights_and_noise(model, kind, batches, responses, floor, first, generator)
+    evidence = _evidence(model, kind, batches, responses, prior)
     readout.set_posterior(posterior(evidence, temperature))
     model.train(training)
 
 
-def log_evidence(model: Model, kind: str, images: Tensor, responses: Tensor) -> Tensor:
-    """(n_neurons, n_widths * h * w). Constant noise: weights integrated out; otherwise given the weights."""
-    readout = model.readout
+def log_evidence(
+    model: Model, kind: str, images: Tensor, responses: Tensor, prior: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """(n_neurons, n_widths * h * w). prior: mean (K + 1,) and covariance of weights and bias over neurons.
+
+    Weights are integrated out under constant noise, and under noise that varies with the rate of an identity output
+    where there is one feature and so a prior worth the name; otherwise they are taken as they are.
+    """
+    return _evidence(model, kind, _feature_batches(model, images), responses, prior)
+
+
+def _evidence(
+    model: Model, kind: str, batches: Iterable[Tensor], responses: Tensor, prior: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    readout, size = model.readout, model.options.training.batch_size
     assert isinstance(readout, PosteriorReadout)
-    batches = list(_feature_batches(model, images))
-    n_atoms = batches[0].shape[2]
-    size = model.options.training.batch_size
-    n_places = int(_MOST_LIKELIHOODS / (responses.numel() * (1 + readout.map_shape[0] / 8)))
-    n_places = n_atoms if n_places >= n_atoms else max(n_places, _FEWEST_PLACES)
-    evidence = torch.zeros(0)
-    if kind == "constant" or n_places < n_atoms:
-        constant = ConstantNoiseEvidence(readout.map_shape[0], n_atoms, responses)
+    n_features, n_atoms = readout.map_shape[0], readout.posterior[0].numel()
+    noise = readout.noise(kind)
+    if kind != "constant" and prior is not None and n_features == 1:
+        mean, covariance = prior
+        varying = VaryingNoiseEvidence(noise, mean[:-1], covariance[:-1, :-1], mean[-1])
         for features, wanted in zip(batches, responses.split(size), strict=True):
-            constant.add(features, wanted)
-        evidence = constant.evidence(model.options.readout.prior_ridge)
+            varying.add(features, wanted)
+        return varying.evidence()
+    n_places = int(_MOST_LIKELIHOODS / (responses.numel() * (1 + n_features / 8)))
+    if kind != "constant" and n_places >= n_atoms:
+        return _likelihood_everywhere(model, noise, batches, responses)
+    at_once = max(1, _MOST_NUMBERS // (n_features * n_atoms))  # neurons
+    parts = [_constant_evidence(model, batches, some) for some in responses.split(at_once, 1)]
+    evidence = torch.cat(parts)
     if kind == "constant":
         return evidence
-    noise = readout.noise(kind)
-    if n_places == n_atoms:
-        return _likelihood_everywhere(model, noise, batches, responses)
-    return _likelihood_at_best(model, noise, batches, responses, evidence, n_places)
+    return _likelihood_at_best(model, noise, batches, responses, evidence, min(max(n_places, _FEWEST_PLACES), n_atoms))
 
 
-def _feature_batches(model: Model, images: Tensor) -> list[Tensor]:
-    """The features at every place, a batch at a time: (n_images, K, n_widths * h * w)."""
-    batches = []
-    for some in images.split(model.options.training.batch_size):
-        maps = model.core(some)
-        batches.append(torch.cat([blur(maps, width).flatten(2) for width in model.options.readout.widths], 2))
-    return batches
+def _constant_evidence(model: Model, batches: Iterable[Tensor], responses: Tensor) -> Tensor:
+    """Of as many neurons as `responses` (n_images, n_neurons) has: (n_neurons, n_atoms)."""
+    readout, options = model.readout, model.options
+    assert isinstance(readout, PosteriorReadout)
+    constant = ConstantNoiseEvidence(readout.map_shape[0], readout.posterior[0].numel(), responses)
+    for features, wanted in zip(batches, responses.split(options.training.batch_size), strict=True):
+        constant.add(features, wanted)
+    return constant.evidence(options.readout.prior_ridge)
 
 
-def _likelihood_everywhere(model: Model, noise: NoiseModel, batches: list[Tensor], responses: Tensor) -> Tensor:
-    weights, bias = model.readout.feature_weights(), model.bias.detach()
-    n_neurons, n_atoms = len(weights), batches[0].shape[2]
+def _feature_batches(model: Model, images: Tensor) -> Iterable[Tensor]:
+    """The features at every place, a batch at a time: (n_images, K, n_widths * h * w), places first in memory.
+
+    They are kept where they are few, and computed anew by each loop over them otherwise.
+    """
+    batches = _FeatureBatches(model, images)
+    n_features_of_image = math.prod(model.core.output_shape) * len(model.options.readout.widths)
+    return list(batches) if len(images) * n_features_of_image <= _MOST_FEATURES else batches
+
+
+@dataclass(frozen=True)
+class _FeatureBatches:
+    model: Model
+    images: Tensor
+
+    def __iter__(self) -> Iterator[Tensor]:
+        options = self.model.options
+        for some in self.images.split(options.training.batch_size):
+            features = features_at_places(self.model.core(some), options.readout.widths)
+            yield features.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+
+
+def _likelihood_everywhere(model: Model, noise: NoiseModel, batches: Iterable[Tensor], responses: Tensor) -> Tensor:
+    readout = model.readout
+    assert isinstance(readout, PosteriorReadout)
+    weights, bias = readout.feature_weights(), model.bias.detach()
+    n_neurons, n_atoms = len(weights), readout.posterior[0].numel()
     total = torch.zeros(n_neurons, n_atoms).to(weights)
     size = model.options.training.batch_size
     for features, wanted in zip(batches, responses.split(size), strict=True):
@@ -116,144 +166,80 @@ def _likelihood_everywhere(model: Model, noise: NoiseModel, batches: list[Tensor
 
 
 def _likelihood_at_best(
-    model: Model, noise: NoiseModel, batches: list[Tensor], responses: Tensor, evidence: Tensor, n_places: int
+    model: Model, noise: NoiseModel, batches: Iterable[Tensor], responses: Tensor, evidence: Tensor, n_places: int
 ) -> Tensor:
     """At the places that the evidence under constant noise finds best; -inf elsewhere."""
     weights, bias = model.readout.feature_weights(), model.bias.detach()
     places = evidence.topk(n_places, 1).indices  # (n_neurons, n_places)
     total = torch.zeros(places.shape).to(weights)
     size = model.options.training.batch_size
-    n_features = weights.shape[1]
     for features, wanted in zip(batches, responses.split(size), strict=True):
-        some = max(1, 4 * _AT_ONCE // (len(features) * n_places * n_features))
+        places_first = features.permute(2, 1, 0)  # (n_atoms, K, n_images): each place's features lie together
+        some = max(1, 4 * _AT_ONCE // (n_places * features[:, :, 0].numel()))
         for start in range(0, len(weights), some):
             chosen = slice(start, start + some)
-            at = features[:, :, places[chosen].flatten()].view(len(features), n_features, -1, n_places)
-            drive = torch.einsum("nk,bknp->bpn", weights[chosen], at) + bias[chosen]
+            at = places_first.index_select(0, places[chosen].flatten()).unflatten(0, (-1, n_places))
+            drive = (weights[chosen, None, None] @ at)[:, :, 0].permute(2, 1, 0) + bias[chosen]
             found = NoiseModel(noise.kind, noise.coefficients, noise.dispersion[chosen])
             likelihood = found.negative_log_likelihood(model.nonlinearity(drive), wanted[:, None, chosen])
-            total[chosen] -= likelihood.sum(0).T
+            total[chosen] -= likelihood.sum(0).T  # drive and likelihood (n_images, n_places, n_neurons)
     return torch.full_like(evidence, -torch.inf).scatter_(1, places, total)
 
 
 def _fit_weights_and_noise(
     model: Model,
     kind: str,
-    images: Tensor,
+    batches: Iterable[Tensor],
     responses: Tensor,
     floor: float,
     first: bool,
     generator: torch.Generator,
-) -> None:
-    """From places drawn of the present posterior. At first the noise counts as constant: nothing is known yet."""
+) -> tuple[Tensor, Tensor] | None:
+    """From places drawn of the present posterior. At first the noise counts as constant: nothing is known yet.
+
+    Returns mean and covariance of weights and bias over neurons, where they were solved for.
+    """
     readout = model.readout
     assert isinstance(readout, PosteriorReadout)
-    n_features = readout.map_shape[0]
-    most = max(32, _MOST_NUMBERS // (readout.n_neurons * n_features * _DRAWS))
-    images, responses = spread(images, most), spread(responses, most)
-    pixels = readout.draw_pixels(_DRAWS, generator)  # (draws, n_neurons)
-    features = torch.cat(
-        [
-            torch.stack([model.core(some).flatten(2)[:, :, of_draw] for of_draw in pixels], 1)
-            for some in images.split(model.options.training.batch_size)
-        ]
-    )  # (n_images, draws, K, n_neurons)
-    features = features.permute(3, 0, 1, 2).flatten(1, 2)  # (n_neurons, n_images * draws, K)
-    wanted = responses.T.repeat_interleave(_DRAWS, 1)  # (n_neurons, n_images * draws)
+    most = max(32, _MOST_NUMBERS // (readout.n_neurons * readout.map_shape[0] * _DRAWS))
+    rows = spread(torch.arange(len(responses), device=responses.device), most)
+    features = _at_places(batches, readout.draw_places(_DRAWS, generator), rows)
+    wanted = responses[rows].T.repeat_interleave(_DRAWS, 1)  # (n_neurons, n_images * draws)
+    prior = None
     if model.options.readout.nonlinearity == "identity":
-        _solve_weights(model, kind, features, wanted)
+        prior = _solve_weights(model, kind, features, wanted)
     drive = torch.einsum("ndk,nk->dn", features, readout.feature_weights()) + model.bias
     used = "constant" if first and kind in ("rate", "estimated") else kind
     readout.set_noise(fit_noise(used, model.nonlinearity(drive), wanted.T, floor))
+    return prior
 
 
-def _solve_weights(model: Model, kind: str, features: Tensor, wanted: Tensor) -> None:
-    """argmax_w of the expected log likelihood and a prior N(m, T) over neurons, whose m and T the neurons give.
+def _at_places(batches: Iterable[Tensor], places: Tensor, rows: Tensor) -> Tensor:
+    """The features at places (n_draws, n_neurons) in the images of `rows`: (n_neurons, n_rows * n_draws, K)."""
+    found, first = [], 0
+    for features in batches:
+        within = rows[(rows >= first) & (rows < first + len(features))] - first
+        at = features.permute(2, 1, 0).index_select(0, places.flatten())  # (n_draws * n_neurons, K, n_images)
+        found.append(at[:, :, within].unflatten(0, places.shape))
+        first += len(features)
+    return torch.cat(found, 3).permute(1, 3, 0, 2).flatten(1, 2)
 
-    features: (n_neurons, n, K), wanted: (n_neurons, n); every draw counts for 1 / draws of an image.
+
+def _solve_weights(model: Model, kind: str, features: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """argmax over weights and bias of the expected log likelihood and a prior N(m, T) that the neurons give.
+
+    features: (n_neurons, n, K), wanted: (n_neurons, n); every draw counts for 1 / draws of an image. Returns m and T.
     """
     readout = model.readout
     assert isinstance(readout, PosteriorReadout)
     weights, noise = readout.feature_weights(), readout.noise(kind)
     rates = torch.einsum("ndk,nk->dn", features, weights) + model.bias
-    precision = (1.0 / (noise.variance(rates) * noise.dispersion)).T / _DRAWS  # (n_neurons, n)
-    share = precision / precision.sum(1, keepdim=True)
-    centre = torch.einsum("ndk,nd->nk", features, share)
-    mean = (wanted * share).sum(1)
-    centred = (features - centre[:, None]).double()
-    weighted = centred * precision.double()[:, :, None]
-    gram = centred.mT @ weighted  # (n_neurons, K, K)
-    cross = torch.einsum("ndk,nd->nk", weighted, (wanted - mean[:, None]).double())
-    solved = shrunken(gram, cross)
-    readout.weights.copy_(solved)
+    precision = (1.0 / (noise.variance(rates) * noise.dispersion)).T.double() / _DRAWS  # (n_neurons, n)
+    terms = torch.cat([features, torch.ones_like(features[:, :, :1])], 2).double()  # (n_neurons, n, K + 1)
+    weighted = terms * precision[:, :, None]
+    cross = torch.einsum("ndk,nd->nk", weighted, wanted.double())
+    values, mean, covariance = shrunken(terms.mT @ weighted, cross)
+    readout.weights.copy_(values[:, :-1])
     readout.project()
-    model.bias.copy_(mean - (centre * readout.weights).sum(1))
-
-
-def shrunken(gram: Tensor, cross: Tensor, n_rounds: int = 20) -> Tensor:
-    """w_n = argmax of -w^T G_n w / 2 + b_n^T w + log N(w; m, T), with m and T of the highest likelihood over neurons.
-
-    gram: (n_neurons, K, K), cross: (n_neurons, K); returns (n_neurons, K). Expectation maximisation of a normal
-    hierarchy: alike neurons share one w, unlike ones keep their own. With fewer than four neurons there is no prior.
-    """
-    n_neurons, n_features = cross.shape
-    eye = torch.eye(n_features).to(gram)
-    gram = gram + 1e-6 * gram.diagonal(dim1=1, dim2=2).mean() * eye
-    own = torch.linalg.inv(gram)  # covariance of each neuron's own estimate
-    values = (own @ cross[:, :, None])[:, :, 0]
-    if n_neurons < 4:
-        return values
-    least = 1e-6 * values.square().mean().clamp(min=1e-12)
-    mean = values.mean(0)
-    prior = _positive(torch.cov(values.T).view(n_features, n_features) - own.mean(0), least)  # by moments, at first
-    for _ in range(n_rounds):
-        inverse = torch.linalg.inv(prior)
-        covariance = torch.linalg.inv(gram + inverse)
-        values = (covariance @ (cross + mean @ inverse)[:, :, None])[:, :, 0]
-        mean = values.mean(0)
-        prior = _positive((values - mean).T @ (values - mean) / n_neurons + covariance.mean(0), least)
-    return values
-
-
-def _positive(matrix: Tensor, least: Tensor) -> Tensor:
-    """The nearest symmetric matrix whose eigenvalues are at least `least`."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    return vectors @ torch.diag(torch.maximum(values, least)) @ vectors.T
-
-
-def recentre(model: Model) -> None:
-    """Moves the kernels of a core of one layer to the middle of their window, and the posterior the other way.
-
-    A kernel shifted one way and its places the other are the same model, but a kernel off the middle is cropped.
-    """
-    core, readout = model.core, model.readout
-    assert isinstance(readout, PosteriorReadout)
-    if len(core.layers) > 1:
-        return
-    kernels = core.layers[0].spatial_kernels()
-    shift = _off_centre(kernels)
-    if not any(shift):
-        return
-    kernels.copy_(_shifted(kernels, (-shift[0], -shift[1])))
-    moved = _shifted(readout.posterior, shift)
-    total = moved.sum((1, 2, 3), keepdim=True)
-    readout.set_posterior(torch.where(total > 0.5, moved / total.clamp(min=0.5), readout.posterior))
-
-
-def _off_centre(kernels: Tensor) -> tuple[int, int]:
-    """Rows and columns from the middle to the centre of mass of the squared kernels, whole pixels."""
-    energy = kernels.square()
-    energy = (energy / energy.sum((1, 2, 3), keepdim=True).clamp(min=1e-12)).sum((0, 1))
-    energy = energy / energy.sum()
-    rows, columns = (torch.arange(size).to(energy) - (size - 1) / 2 for size in energy.shape)
-    return round((energy.sum(1) @ rows).item()), round((energy.sum(0) @ columns).item())
-
-
-def _shifted(values: Tensor, shift: tuple[int, int]) -> Tensor:
-    """The last two dimensions moved by whole pixels, zeros where nothing came from."""
-    out = values.roll(shift, (-2, -1))
-    for axis, by in zip((-2, -1), shift, strict=True):
-        size = values.shape[axis]
-        gone = range(by) if by > 0 else range(size + by, size)
-        out.index_fill_(axis, torch.tensor(list(gone), dtype=torch.int64, device=values.device), 0.0)
-    return out
+    model.bias.copy_(values[:, -1])
+    return mean.to(weights), covariance.to(weights)

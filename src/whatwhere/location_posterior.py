@@ -5,11 +5,14 @@ n_neurons), evidence and posterior (n_neurons, n_atoms).
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from whatwhere.errors import OptionError
+from whatwhere.noise_models import NoiseModel
 
 _REACH = 3  # standard deviations of a blur that are kept
 
@@ -21,14 +24,23 @@ def blur(maps: Tensor, width: float) -> Tensor:
     """
     if width == 0:
         return maps
+    of_rows, of_columns = (_blur_matrix(size, width, maps) for size in maps.shape[-2:])
+    return of_rows @ maps @ of_columns  # far faster than convolutions of one map each
+
+
+def features_at_places(maps: Tensor, widths: Sequence[float]) -> Tensor:
+    """What a neuron reads at each place, the maps under its Gaussian: (n, K, h, w) to (n, K, n_widths * h * w)."""
+    return torch.cat([blur(maps, width).flatten(2) for width in widths], 2)
+
+
+def _blur_matrix(size: int, width: float, like: Tensor) -> Tensor:
+    """(size, size), symmetric: the Gaussian's weight between any two of `size` pixels in a row."""
     reach = max(1, math.ceil(_REACH * width))
-    steps = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
-    kernel = torch.exp(-steps.square() / (2 * width**2))
-    kernel = kernel / kernel.sum()
-    planes = maps.reshape(-1, 1, *maps.shape[-2:])
-    planes = functional.conv2d(planes, kernel.view(1, 1, -1, 1), padding=(reach, 0))
-    planes = functional.conv2d(planes, kernel.view(1, 1, 1, -1), padding=(0, reach))
-    return planes.view_as(maps)
+    steps = torch.arange(-reach, reach + 1, device=like.device, dtype=like.dtype)
+    total = torch.exp(-steps.square() / (2 * width**2)).sum()
+    pixels = torch.arange(size, device=like.device, dtype=like.dtype)
+    apart = (pixels[:, None] - pixels).abs()
+    return torch.where(apart <= reach, torch.exp(-apart.square() / (2 * width**2)) / total, 0.0)
 
 
 class ConstantNoiseEvidence:
@@ -71,6 +83,57 @@ class ConstantNoiseEvidence:
         return (0.5 * (gain - determinant[:, None])).T
 
 
+class VaryingNoiseEvidence:
+    """log p(y_n | n looks at atom a), weights integrated out, where the variance v(r) depends on the rate.
+
+    One step of Fisher scoring (Laplace's method) from the population's mean weights m under the prior w ~ N(m, T): with
+    r_ba = m . c_ba + b and e = y - r, L = -1/2 sum_b [e^2 / v + log v], its gradient g = sum_b c s and information
+    H = sum_b c c^T (1 / v + v'^2 / 2 v^2), where s = e / v + v' (e^2 / v - 1) / 2 v,
+    log evidence = L + 1/2 g^T (H + T^-1)^-1 g - 1/2 log|I + T H|. Since r does not depend on the neuron, all of it is a
+    few matrix products with y and y^2. Dispersions phi_n multiply v wherever it divides e^2, but not in H, which all
+    neurons share: they are 1 on average.
+    """
+
+    def __init__(self, noise: NoiseModel, mean: Tensor, covariance: Tensor, offset: Tensor) -> None:
+        """mean: (K,), covariance: (K, K), of the weights over neurons; offset: a scalar, that of the rates."""
+        self.noise, self.mean, self.covariance, self.offset = noise, mean, covariance, offset
+        self.likelihood: Tensor = torch.zeros(())
+        self.gradient: Tensor = torch.zeros(())
+        self.information: Tensor = torch.zeros(())
+
+    def add(self, features: Tensor, responses: Tensor) -> None:
+        """One batch: features (n_images, K, n_atoms), responses (n_images, n_neurons)."""
+        n_images, n_features, n_atoms = features.shape
+        rates = torch.einsum("k,bka->ba", self.mean, features) + self.offset
+        v, slope = self.noise.variance(rates), self.noise.slope(rates)
+        phi, squares = self.noise.dispersion, responses.square()
+        fit = (1 / v).T @ squares - 2 * (rates / v).T @ responses + (rates.square() / v).sum(0)[:, None]
+        likelihood = -0.5 * (fit / phi + v.log().sum(0)[:, None])  # (n_atoms, n_neurons)
+        ratio = slope / v.square()
+        of_y = (features * (1 / v - ratio * rates)[:, None]).reshape(n_images, -1).T @ responses
+        of_squares = (features * (0.5 * ratio)[:, None]).reshape(n_images, -1).T @ squares
+        alone = (features * (0.5 * ratio * rates.square() - rates / v)[:, None]).sum(0).flatten()[:, None]
+        free = (features * (0.5 * slope / v)[:, None]).sum(0).flatten()[:, None]
+        gradient = (of_y + of_squares + alone) / phi - free  # (K * n_atoms, n_neurons)
+        weight = 1 / v + 0.5 * (slope / v).square()
+        information = torch.einsum("bka,ba,bla->akl", features, weight, features)
+        self.likelihood = self.likelihood + likelihood
+        self.gradient = self.gradient + gradient.view(n_features, n_atoms, -1)
+        self.information = self.information + information
+
+    def evidence(self) -> Tensor:
+        """(n_neurons, n_atoms)."""
+        n_features = len(self.mean)
+        eye = torch.eye(n_features).to(self.mean)
+        root = torch.linalg.cholesky(self.covariance)
+        inner = eye + root.T @ self.information @ root  # (n_atoms, K, K): its determinant is |I + T H|
+        factor = torch.linalg.cholesky(inner)
+        scaled = torch.einsum("kl,kan->aln", root, self.gradient)  # (n_atoms, K, n_neurons)
+        solved = torch.linalg.solve_triangular(factor, scaled, upper=False)
+        determinant = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        return (self.likelihood + 0.5 * (solved.square().sum(1) - determinant[:, None])).T
+
+
 def posterior(evidence: Tensor, temperature: float = 1.0) -> Tensor:
     """q_n = softmax(evidence / temperature) over the atoms, (n_neurons, n_atoms): a flat prior.
 
@@ -96,12 +159,16 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
 def credible_regions(probabilities: np.ndarray, level: float = 0.9) -> np.ndarray:
     """The smallest set of places that holds at least `level` of each neuron's posterior: bool, of the same shape.
 
-    Highest posterior density: places are taken from the most probable on, until their sum reaches the level.
+    Highest posterior density: places are taken from the most probable on (of equal ones the first), until their sum
+    reaches the level. Raises `OptionError` for a level that is not above 0 and at most 1.
 
     >>> credible_regions(np.array([[0.5, 0.1, 0.4]]), 0.9)
     array([[ True, False,  True]])
     """
+    if not 0 < level <= 1:
+        raise OptionError(f"level must be above 0 and at most 1, got {level}: 0.9 is usual.")
     flat = probabilities.reshape(len(probabilities), -1).astype(np.float64)
+    flat = flat / flat.sum(1, keepdims=True)  # a sum short of 1 by rounding would never reach the level 1
     order = np.argsort(-flat, axis=1, kind="stable")
     ranked = np.take_along_axis(flat, order, 1)
     before = np.cumsum(ranked, 1) - ranked

@@ -14,6 +14,7 @@ from whatwhere.losses import EPSILON
 
 NOISE_MODELS = ("constant", "rate", "poisson", "estimated")
 _ROUNDS = 30
+_BINS = 4096  # of the size of the rate
 _LEAST = 1e-6
 _PRIOR_TRIALS = 20.0  # a neuron's own dispersion counts once it has many more trials than these
 
@@ -39,6 +40,11 @@ class NoiseModel:
         size = rates.abs()
         return alpha + beta * size + gamma * size.square() if self.kind == "estimated" else alpha + beta * size
 
+    def slope(self, rates: Tensor) -> Tensor:
+        """dv/dr = sign(r) (beta + 2 gamma |r|)."""
+        _, beta, gamma = self.coefficients
+        return rates.sign() * (beta + 2 * gamma * rates.abs())
+
     def negative_log_likelihood(self, rates: Tensor, responses: Tensor) -> Tensor:
         """-log p(y | r) up to a constant, of every response apart: the shape of `rates`, neurons last.
 
@@ -54,8 +60,9 @@ def fit_noise(kind: str, rates: Tensor, responses: Tensor, floor: float = 0.0) -
     """The noise model of the highest likelihood, given rates and responses (n, n_neurons).
 
     The coefficients are found by iterated least squares of the squared residual on 1, |r|, r^2, weighted by 1 / v^2 and
-    kept at or above 0; alpha is at least `floor`. Each neuron's dispersion is the mean of its squared residuals over v,
-    drawn towards that of all neurons while its trials are few.
+    kept at or above 0; alpha is then raised to `floor`, so that small rates count as less certain than they look. Each
+    neuron's dispersion is the mean of its squared residuals over v, drawn towards that of all neurons while its trials
+    are few, and within [0.05, 20]; it also makes up for what the floor has added on the whole.
 
     >>> rates = torch.linspace(-1.0, 1.0, 20_000)[:, None]
     >>> noise = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0))
@@ -82,16 +89,30 @@ def _least_squares(sizes: Tensor, squares: Tensor, n_terms: int) -> Tensor:
     mean = squares.mean().clamp(min=_LEAST)
     if n_terms == 1:
         return mean[None]
-    terms = torch.stack([sizes**power for power in range(n_terms)])  # (n_terms, n)
-    scale = terms.mean(1).clamp(min=_LEAST)
+    counts, sizes, squares = _binned(sizes, squares)
+    terms = torch.stack([sizes**power for power in range(n_terms)])  # (n_terms, n_bins)
+    scale = ((terms * counts).sum(1) / counts.sum()).clamp(min=_LEAST)
     terms = terms / scale[:, None]
     values = mean.repeat(n_terms) / n_terms
     for _ in range(_ROUNDS):
-        weights = 1.0 / (values @ terms).clamp(min=_LEAST * mean).square()
-        gram = (terms * weights) @ terms.T
-        wanted = (terms * weights) @ squares
-        values = _nonnegative(gram, wanted).clamp(min=_LEAST * mean)
+        weighted = terms * (counts / (values @ terms).clamp(min=_LEAST * mean).square())
+        solved = _nonnegative(weighted @ terms.T, weighted @ squares).clamp(min=_LEAST * mean)
+        values = (values + solved) / 2  # whole steps may go to and fro for ever where the variance is no such sum
     return values / scale
+
+
+def _binned(sizes: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Number, mean size and mean square of the trials in each of many narrow bins of size, finer where size is small.
+
+    v hardly changes inside a bin, so millions of trials need to be looked at once only.
+    """
+    place = (sizes / sizes.max().clamp(min=_LEAST)).sqrt() * _BINS
+    bins = place.nan_to_num().clamp(max=_BINS - 1).long()
+    counts = bins.bincount(minlength=_BINS)
+    some = counts > 0
+    counts = counts[some].to(sizes)
+    mean_size, mean_square = (bins.bincount(values, minlength=_BINS)[some] / counts for values in (sizes, squares))
+    return counts, mean_size, mean_square
 
 
 def _nonnegative(gram: Tensor, wanted: Tensor) -> Tensor:
@@ -101,8 +122,8 @@ def _nonnegative(gram: Tensor, wanted: Tensor) -> Tensor:
     for chosen in range(1, 2**n):
         index = [i for i in range(n) if chosen >> i & 1]
         part = gram[index][:, index]
-        solution = torch.linalg.lstsq(part, wanted[index, None]).solution[:, 0]
-        if (solution < 0).any():
+        solution, singular = torch.linalg.solve_ex(part, wanted[index])  # `lstsq` has other last digits at each call
+        if singular or not (solution >= 0).all():  # where it is singular, fewer unknowns do as well
             continue
         value = 0.5 * solution @ part @ solution - wanted[index] @ solution
         if value < least:

@@ -73,7 +73,7 @@ PRESETS = {
         "posterior": replace(
             SIMULATION,
             core=replace(SIMULATION.core, kernel_std=0.06),
-            penalties=PenaltyOptions(smoothness=3e-3),
+            penalties=PenaltyOptions(smoothness=5e-3),
             readout=replace(SIMULATION.readout, locate_every=20, locate_from=100, anneal_steps=300),
             training=replace(
                 SIMULATION.training,

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.config import ReadoutOptions
-from whatwhere.location_posterior import blur
+from whatwhere.errors import OptionError
+from whatwhere.location_posterior import blur, features_at_places
 from whatwhere.noise_models import NoiseModel
 from whatwhere.penalties import mean_l1
 from whatwhere.readouts.base import Readout, draw, factorized_product, mask_positions
@@ -18,8 +19,8 @@ class PosteriorReadout(Readout):
 
     q_n(s, l) is the probability that neuron n looks at pixel l with a Gaussian of width s; it is no parameter, but set
     by `set_posterior` from the evidence (`location_inference`). In training, with `sampled`, a place is drawn from q_n
-    for each image and neuron instead, so that the gradient is that of the expected log likelihood, not of the
-    likelihood of the expectation.
+    for each image and neuron instead, and the map under its Gaussian read there: so the gradient is that of the
+    expected log likelihood, not of the likelihood of the expectation.
     """
 
     strengths: ClassVar[frozenset[str]] = frozenset({"feature_l1"})
@@ -39,6 +40,7 @@ class PosteriorReadout(Readout):
 
     def __init__(self, n_neurons: int, map_shape: tuple[int, int, int], options: ReadoutOptions) -> None:
         super().__init__()
+        _check(options)
         n_features, height, width = map_shape
         self.n_neurons, self.map_shape, self.options = n_neurons, map_shape, options
         self.weights = nn.Parameter(torch.full((n_neurons, n_features), 1.0 / n_features))
@@ -57,30 +59,18 @@ class PosteriorReadout(Readout):
         return factorized_product(self.mask.flatten(1), self.weights, maps)
 
     def _drawn(self, maps: Tensor) -> Tensor:
-        """The features at a place drawn for each image and neuron, (n_images, K, n_neurons).
+        """The features at a place drawn for each image and neuron, (n_images, K, n_neurons)."""
+        places = self.draw_places(len(maps), torch.Generator(maps.device).manual_seed(self.step_seed))
+        index = places[:, None].expand(-1, maps.shape[1], -1)  # (n_images, K, n_neurons)
+        return features_at_places(maps, self.options.widths).gather(2, index)
 
-        A place of width s is read at its pixel moved by N(0, s^2), whose expectation is the blurred map.
-        """
-        pixels = self.draw_pixels(len(maps), torch.Generator(maps.device).manual_seed(self.step_seed))
-        index = pixels[:, None].expand(-1, maps.shape[1], -1)  # (n_images, K, n_neurons)
-        return maps.flatten(2).gather(2, index)
-
-    def draw_pixels(self, n: int, generator: torch.Generator) -> Tensor:
-        """Pixels of the map, n for each neuron: (n, n_neurons)."""
-        height, width = self.map_shape[1:]
+    def draw_places(self, n: int, generator: torch.Generator) -> Tensor:
+        """Places from the posterior, n for each neuron: (n, n_neurons), indices into n_widths * h * w."""
         cumulative = self.posterior.flatten(1).cumsum(1)
         cumulative = cumulative / cumulative[:, -1:]
         level = torch.rand((self.n_neurons, n), generator=generator, device=cumulative.device, dtype=cumulative.dtype)
-        atoms = torch.searchsorted(cumulative, level, right=True).clamp(max=cumulative.shape[1] - 1).T
-        pixels = atoms % (height * width)
-        widths = torch.tensor(self.options.widths, device=pixels.device, dtype=level.dtype)
-        if not widths.any():
-            return pixels
-        noise = torch.randn((2, *pixels.shape), generator=generator, device=pixels.device, dtype=level.dtype)
-        moved = (noise * widths[atoms // (height * width)]).round().long()
-        rows = (pixels // width + moved[0]).clamp(0, height - 1)
-        columns = (pixels % width + moved[1]).clamp(0, width - 1)
-        return rows * width + columns
+        places = torch.searchsorted(cumulative, level, right=True).T
+        return places.clamp(max=cumulative.shape[1] - 1)  # of a posterior of zeros, before the start, the last place
 
     @torch.no_grad()
     def set_posterior(self, posterior: Tensor) -> None:
@@ -104,6 +94,7 @@ class PosteriorReadout(Readout):
         start = torch.zeros(self.n_neurons, self.posterior[0].numel())
         start[torch.arange(self.n_neurons), peaks.cpu()] = 1.0  # of the first width
         self.set_posterior(start.to(self.posterior))
+        self.set_noise(NoiseModel("constant", torch.tensor([1.0, 0.0, 0.0]), torch.ones(self.n_neurons)))
         weights = draw(tuple(self.weights.shape), 1.0 / self.map_shape[0], 0.01, generator)
         self.weights.copy_(weights * amplitudes.cpu()[:, None])
         self.project()
@@ -124,3 +115,13 @@ class PosteriorReadout(Readout):
 
     def feature_weights(self) -> Tensor:
         return self.weights.detach()
+
+
+def _check(options: ReadoutOptions) -> None:
+    if not options.widths:
+        raise OptionError("widths is empty: a place needs at least one, 0 for a single pixel.")
+    if options.noise == "poisson" and options.nonlinearity == "identity":
+        raise OptionError(
+            "the poisson noise needs predictions of 0 or more, but the output nonlinearity is 'identity': choose"
+            " readout.nonlinearity 'softplus' or 'relu', or the noise 'rate'."
+        )
