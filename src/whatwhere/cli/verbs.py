@@ -12,6 +12,7 @@ from whatwhere.checks import check_choice
 from whatwhere.cli import console
 from whatwhere.cli.data import Format, data
 from whatwhere.cli.options import gather, options_help
+from whatwhere.cli.reproduce import reproduce
 from whatwhere.cli.simulate import simulate
 from whatwhere.config import RunOptions
 from whatwhere.recording import Recording
@@ -184,6 +185,7 @@ def demo(
 
 
 app.command()(simulate)
+app.command()(reproduce)
 
 
 def _flags(*values: Any) -> dict[str, Any]:

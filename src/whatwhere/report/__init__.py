@@ -5,6 +5,10 @@ is set.
 """
 
 from whatwhere.report.barcode import barcodes
+from whatwhere.report.calibration import reliability
+from whatwhere.report.figure1 import thought_experiment
+from whatwhere.report.figure3 import homogeneous_population
+from whatwhere.report.figure4 import cell_types
 from whatwhere.report.kernel_grid import kernels
 from whatwhere.report.optimisation import loss_against_time
 from whatwhere.report.prediction import predicted_against_true
@@ -14,10 +18,14 @@ from whatwhere.report.visual_field import masks_on_visual_field
 
 __all__ = [
     "barcodes",
+    "cell_types",
     "history",
+    "homogeneous_population",
     "kernels",
     "loss_against_time",
     "masks_on_visual_field",
     "predicted_against_true",
+    "reliability",
     "score_distribution",
+    "thought_experiment",
 ]

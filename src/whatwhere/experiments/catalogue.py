@@ -1,0 +1,8 @@
+"""Every experiment by its name."""
+
+from whatwhere.experiments.experiment import Experiment
+from whatwhere.experiments.fig1 import FIG1
+from whatwhere.experiments.fig3 import FIG3
+from whatwhere.experiments.fig4 import FIG4
+
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in (FIG1, FIG3, FIG4)}

@@ -1,0 +1,124 @@
+"""A published figure as an experiment: its grid of points, how each is solved, and the presets."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from whatwhere.checks import check_choice
+from whatwhere.errors import OptionError
+from whatwhere.experiments.grid import GridObserver, run_grid
+from whatwhere.experiments.points import Outcome, Point
+from whatwhere.simulation.counts import check_count
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The points of a grid: every model with every number of neurons and of images, and every seed."""
+
+    models: Sequence[str]
+    neurons: Sequence[int]
+    images: Sequence[int]
+    seeds: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A grid, and an options dataclass of the experiment's own that decides how its points are solved."""
+
+    grid: Grid
+    options: Any
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What `whatwhere reproduce` runs.
+
+    - `solve`: (options, point) to an outcome; a function of a module, so that worker processes can find it
+    - `seconds`: (options, point) to what it takes, roughly, on one core
+    - `sizes`: (model, numbers of neurons asked for) to those that this model is fitted with
+    """
+
+    name: str
+    models: Collection[str]
+    presets: Mapping[str, Preset]
+    solve: Callable[[Any, Point], Outcome]
+    seconds: Callable[[Any, Point], float]
+    sizes: Callable[[str, Sequence[int]], Sequence[int]]
+
+    def grid(
+        self,
+        preset: str,
+        *,
+        models: Sequence[str] | None = None,
+        neurons: Sequence[int] | None = None,
+        images: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> Grid:
+        """The preset's grid with what is given in its place; raises `OptionError` for what cannot be."""
+        grid = self.presets[check_choice("preset", preset, self.presets)].grid
+        given: dict[str, Sequence[Any] | None] = {
+            "models": models,
+            "neurons": neurons,
+            "images": images,
+            "seeds": seeds,
+        }
+        for name, values in given.items():
+            if values is not None and not len(values):
+                raise OptionError(f"{name} is empty: give at least one.")
+        changes: dict[str, Any] = {name: tuple(values) for name, values in given.items() if values is not None}
+        grid = replace(grid, **changes)
+        for model in grid.models:
+            check_choice("model", model, self.models)
+        for name, least in (("neurons", 1), ("images", 8), ("seeds", 0)):
+            for value in getattr(grid, name):
+                check_count(name, value, least)
+        return grid
+
+    def points(self, grid: Grid) -> list[Point]:
+        """Every point of a grid, each once."""
+        points = [
+            Point(model, size, n_images, seed)
+            for model in grid.models
+            for size in self.sizes(model, grid.neurons)
+            for n_images in grid.images
+            for seed in grid.seeds
+        ]
+        return list(dict.fromkeys(points))
+
+    def run(
+        self,
+        folder: str | Path,
+        preset: str = "quick",
+        *,
+        models: Sequence[str] | None = None,
+        neurons: Sequence[int] | None = None,
+        images: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
+        options: Any = None,
+        workers: int | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        observer: GridObserver | None = None,
+    ) -> pd.DataFrame:
+        """Solves the points asked for, in `folder`, and returns the table of all that it holds; see `run_grid`.
+
+        models, neurons, images, seeds: a part of the preset's grid, or points outside it. options: in place of the
+        preset's.
+        """
+        points = self.points(self.grid(preset, models=models, neurons=neurons, images=images, seeds=seeds))
+        options = self.presets[preset].options if options is None else options
+        return run_grid(
+            points,
+            partial(self.solve, options),
+            Path(folder),
+            asked={"experiment": self.name, **asdict(options)},
+            cost=partial(self.seconds, options),
+            workers=workers,
+            resume=resume,
+            overwrite=overwrite,
+            observer=observer,
+        )
