@@ -36,11 +36,11 @@ def features_at_places(maps: Tensor, widths: Sequence[float]) -> Tensor:
 def _blur_matrix(size: int, width: float, like: Tensor) -> Tensor:
     """(size, size), symmetric: the Gaussian's weight between any two of `size` pixels in a row."""
     reach = max(1, math.ceil(_REACH * width))
-    steps = torch.arange(-reach, reach + 1, device=like.device, dtype=like.dtype)
+    steps = torch.arange(-reach, reach + 1, device=like.device, dtype=torch.float64)
     total = torch.exp(-steps.square() / (2 * width**2)).sum()
-    pixels = torch.arange(size, device=like.device, dtype=like.dtype)
+    pixels = torch.arange(size, device=like.device, dtype=torch.float64)
     apart = (pixels[:, None] - pixels).abs()
-    return torch.where(apart <= reach, torch.exp(-apart.square() / (2 * width**2)) / total, 0.0)
+    return torch.where(apart <= reach, torch.exp(-apart.square() / (2 * width**2)) / total, 0.0).to(like.dtype)
 
 
 class ConstantNoiseEvidence:

@@ -65,18 +65,20 @@ def homogeneous_population(results: GridResults) -> Figure:
     """
     shown = curves(results)
     kernels = _kernels(results, shown)
-    rows = len(kernels)
-    heights = [3.3, 0.4 + 0.72 * rows] if rows else [3.3]
+    columns = [curve for curve in shown if any(curve in row for row in kernels.values())]
+    heights = [3.3]
+    if columns:
+        heights.append(0.5 + len(kernels) * min(0.72, WIDTH / (len(columns) + 1)))
     figure = new_figure(WIDTH, sum(heights))
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, width_ratios=[1, 2.5])
-    places = {"A": grid[0, 0], "B": grid[0, 1]} | ({"C": grid[1, :]} if rows else {})
+    places = {"A": grid[0, 0], "B": grid[0, 1]} | ({"C": grid[1, :]} if columns else {})
     parts = {letter: figure.add_subfigure(place) for letter, place in places.items()}
     for letter, part in parts.items():
         part.text(0.01, 0.99, letter, fontsize=TEXT + 2, fontweight="bold", va="top")
     _draw_population(parts["A"].subplots(), results)
     _draw_curves(parts["B"], results, shown)
-    if rows:
-        _draw_kernels(parts["C"], kernels, shown)
+    if columns:
+        _draw_kernels(parts["C"], kernels, columns)
     return figure
 
 
@@ -126,7 +128,7 @@ def _draw_population(axes: Axes, results: GridResults) -> None:
         field[row : row + kernel.shape[0], column : column + kernel.shape[1]] += kernel
     limit = symmetric_limit(field)
     axes.imshow(field, cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest")
-    axes.plot(*locations[:, ::-1].T, ".", color=GREY, markersize=1.5)
+    axes.plot(*locations[:, ::-1].T, ".", color=GREY, markersize=float(np.clip(30 / len(locations), 0.6, 2)))
     bare(axes)
     dress(axes, x=f"{counted(largest.n_neurons, 'neuron')},\n{height} x {width} pixels", frame=True, size=SMALL)
 
@@ -157,9 +159,8 @@ def _kernels(results: GridResults, shown: Sequence[tuple[str, int]]) -> dict[int
 
 
 def _draw_kernels(
-    part: SubFigure, kernels: dict[int, dict[tuple[str, int], np.ndarray]], shown: Sequence[tuple[str, int]]
+    part: SubFigure, kernels: dict[int, dict[tuple[str, int], np.ndarray]], columns: Sequence[tuple[str, int]]
 ) -> None:
-    columns = [curve for curve in shown if any(curve in row for row in kernels.values())]
     grid = part.subplots(len(kernels), len(columns), squeeze=False)
     for axes_row, (n_images, row) in zip(grid, kernels.items(), strict=True):
         for axes, curve in zip(axes_row, columns, strict=True):
@@ -173,5 +174,6 @@ def _draw_kernels(
                 axes.set_visible(False)
         axes_row[0].set_visible(True)
         axes_row[0].set_ylabel(f"{n_images:,}\nimages", fontsize=SMALL)
-    for axes, curve in zip(grid[0], columns, strict=True):
-        axes.set_title(label(*curve).replace(", ", ",\n", 1), fontsize=SMALL - 0.5, pad=3)
+    for axes, (model, n_neurons) in zip(grid[0], columns, strict=True):
+        name = f"{NAMES[model]}\nN = {n_neurons:,}" if model in SHARING else NAMES[model]
+        axes.set_title(name, fontsize=SMALL - 1, pad=3)

@@ -20,7 +20,16 @@ from whatwhere.simulation.populations import LinearPopulation, Population
 from whatwhere.simulation.positions import POSITIONS, JitteredGrid, RandomPositions, Retinotopic, make_positions
 from whatwhere.simulation.recording_files import SimulationPlan, SimulationProgress, simulate_to_file
 from whatwhere.simulation.recordings import simulate
-from whatwhere.simulation.recovery import kernel_correlation, location_errors, type_accuracy
+from whatwhere.simulation.recovery import (
+    Coverage,
+    credible_coverage,
+    hit_rate,
+    kernel_correlation,
+    location_errors,
+    reliability_curve,
+    true_positions,
+    type_accuracy,
+)
 from whatwhere.simulation.stimuli import STIMULI, make_stimuli, make_stimulus, white_noise
 from whatwhere.simulation.synthetic import Checkerboard, PinkNoise, WhiteNoise
 
@@ -31,6 +40,7 @@ __all__ = [
     "STIMULI",
     "CalciumNoise",
     "Checkerboard",
+    "Coverage",
     "DeadLeaves",
     "EnergyPopulation",
     "GainNoise",
@@ -49,9 +59,11 @@ __all__ = [
     "WhiteNoise",
     "add_noise",
     "complex_population",
+    "credible_coverage",
     "difference_of_gaussians",
     "gabor",
     "gabor_population",
+    "hit_rate",
     "kernel_correlation",
     "location_errors",
     "make_noise",
@@ -61,10 +73,12 @@ __all__ = [
     "make_stimulus",
     "mixed_population",
     "nonlinearity_for",
+    "reliability_curve",
     "simulate",
     "simulate_population",
     "simulate_to_file",
     "size_factors",
+    "true_positions",
     "type_accuracy",
     "white_noise",
 ]

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import h5py
 import numpy as np
 
-from whatwhere.errors import FormatError, WriteError
+from whatwhere.errors import FormatError, InputError, WriteError
 from whatwhere.files import replacing
 from whatwhere.formats import hdf5
 from whatwhere.simulation.counts import check_count
@@ -176,7 +176,7 @@ class _Empty:
         self.shape = shape
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        raise NotImplementedError("not made yet")
+        raise InputError("these images are still to be made: they have a shape, but no values yet.")
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
