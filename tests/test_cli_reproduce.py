@@ -133,7 +133,9 @@ def test_help_teaches() -> None:
 
 
 def test_ctrl_c_keeps_what_is_done_and_ends_the_processes(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from whatwhere.cli import main; main()", "reproduce", "fig1", "--out", "out"]
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # nohup ignores it
+    code = f"{heeding}; from whatwhere.cli import main; main()"
+    command = [sys.executable, "-c", code, "reproduce", "fig1", "--out", "out"]
     command += ["--neurons", "2", "--images", "400", "--seeds", "0-400", "--workers", "2"]
     program = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
     points, deadline = tmp_path / "out" / "points", time.monotonic() + 120
