@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,10 +126,23 @@ def test_predict_does_not_depend_on_company(
 ) -> None:
     model = make(kind, crop=5).fit(recording)
     together = model.predict(recording.images)
-    monkeypatch.setattr("whatwhere.baselines.base._CHUNK", 100)
+    monkeypatch.setattr("whatwhere.baselines.base._PREDICT_NUMBERS", 100 * (2 * 12 * 17 + 6))
     monkeypatch.setattr("whatwhere.baselines.base._SPREAD_NUMBERS", 4 * 2 * 12 * 17)  # four neurons at a time
     np.testing.assert_allclose(model.predict(recording.images), together, rtol=1e-5, atol=1e-6)
     assert model.predict(recording.images[:0]).shape == (0, 6)
+
+
+def test_predictions_of_many_large_images_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whatwhere.baselines.base._PREDICT_NUMBERS", 2**18)
+    rng = np.random.default_rng(0)
+    model = Ridge(crop=3, strengths=[1.0]).fit(rng.normal(size=(20, 2, 60, 70)), rng.normal(size=(20, 4)))
+    images = rng.integers(0, 255, (1000, 2, 60, 70), np.uint8)
+    tracemalloc.start()
+    predictions = model.predict(images)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert predictions.shape == (1000, 4)
+    assert peak < 6 * 4 * 2**18  # as float32 all images would be 32 MiB
 
 
 # ------------------------------------------------------------------------------------------------- odd populations
@@ -230,6 +244,26 @@ def test_the_plan_is_told_before_it_starts(kind: str, recording: ww.Recording) -
     assert (cropped.n_images, cropped.n_validation) == (192, 48)
     assert 4 * 240 * 2 * 12 * 17 + 8 * 192 * 2 * 25 < cropped.memory < whole.memory
     assert 0 < cropped.least_seconds < cropped.most_seconds < whole.most_seconds
+
+
+@EACH
+@pytest.mark.parametrize(
+    ("shape", "n_images", "n_neurons", "crop"),
+    [((2, 30, 36), 80, 5, None), ((1, 9, 14), 500, 60, None), ((1, 24, 30), 150, 40, 7)],
+    ids=["many pixels", "many images", "cropped"],
+)
+def test_memory_is_about_what_the_plan_says(
+    kind: str, shape: tuple[int, int, int], n_images: int, n_neurons: int, crop: int | None
+) -> None:
+    rng = np.random.default_rng(0)
+    data = ww.Recording(rng.normal(size=(n_images, *shape)).astype(np.float32), rng.poisson(1.0, (n_images, n_neurons)))
+    said: list[Any] = []
+    model = make(kind, crop=crop)
+    tracemalloc.start()
+    model.fit(data, observer=said.append)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.5 * peak < said[0].memory < 8 * peak
 
 
 def test_folds_and_refits_take_their_time_in_the_plan(recording: ww.Recording) -> None:

@@ -162,6 +162,21 @@ def test_too_few_steps_are_told() -> None:
     assert valleys(ends, np.arange(2))[0][0] < valleys(start, np.arange(2))[0][0]
 
 
+def test_where_nothing_goes_down_is_an_end_only_where_nothing_should() -> None:
+    def upwards(points: np.ndarray, which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The second one's gradient is wrong, the third has no value."""
+        values = 1e9 + (points**2).sum(1)
+        values[which == 2] = np.nan
+        gradients = 2 * points
+        gradients[which == 1] = -1e6
+        return values, gradients
+
+    ends, converged = minimise(upwards, np.full((3, 2), [1e-3, 2e-3]), tolerance=1e-12)
+    assert converged.tolist() == [True, False, False], "the first is lost in the rounding of 1e9"
+    assert np.abs(ends[1:]).max() < 1e-2
+    assert minimise(upwards, np.ones((2, 2)), tolerance=1e-12, least_gain=1e-4)[1].all(), "a kink is an end"
+
+
 def test_kinks_do_not_keep_it_going() -> None:
     slopes = np.random.default_rng(0).normal(size=(2, 40, 5))
 
@@ -200,6 +215,38 @@ def test_exponential_poisson_is_sklearns(n_images: int, strength: float) -> None
         theirs = PoissonRegressor(alpha=2 * penalty, tol=1e-10, max_iter=10_000).fit(pixels, responses[:, neuron])
         np.testing.assert_allclose(found.filters[:, neuron], theirs.coef_, atol=1e-4 * np.abs(theirs.coef_).max())
         np.testing.assert_allclose(found.offset[neuron], theirs.intercept_, atol=1e-4)
+
+
+def sparse_problem() -> tuple[np.ndarray, np.ndarray]:
+    """Neurons with 1, 2, 3 and 30 spikes in 300 images, and one with 500 in one image; of unit variance."""
+    rng = np.random.default_rng(0)
+    pixels, responses = rng.normal(size=(300, 80)), np.zeros((300, 5))
+    for neuron, n_spikes in enumerate((1, 2, 3, 30)):
+        responses[rng.choice(300, n_spikes, replace=False), neuron] = 1
+    responses[5, 4] = 500
+    return pixels - pixels.mean(0), responses / responses.std(0)
+
+
+@pytest.mark.parametrize("strengths", [[0.01], [1.0, 0.01]])
+def test_neurons_with_few_spikes_are_fitted_too(strengths: list[float]) -> None:
+    """Ridge's solution divided by the slope at their mean response is far off where that is nearly 0."""
+    pixels, responses = sparse_problem()
+    found = list(GLMSolver(pixels, Family("exponential", "poisson")).path(responses, np.array(strengths)))[-1]
+    assert found.solved.all()
+    penalty = strengths[-1] * np.mean(pixels**2)
+    for neuron in range(5):
+        theirs = PoissonRegressor(alpha=2 * penalty, tol=1e-10, max_iter=10_000).fit(pixels, responses[:, neuron])
+        np.testing.assert_allclose(found.filters[:, neuron], theirs.coef_, atol=1e-3 * np.abs(theirs.coef_).max())
+
+
+@pytest.mark.parametrize(("nonlinearity", "loss"), FAMILIES)
+def test_no_fit_is_worse_than_no_filter(nonlinearity: str, loss: str) -> None:
+    pixels, responses = sparse_problem()
+    family = Family(nonlinearity, loss)
+    flat = np.tile(family.start(responses.mean(0))[0], (300, 1))
+    for found in GLMSolver(pixels, family).path(responses, np.array([10.0, 0.1, 1e-3])):
+        losses = family.losses(pixels @ found.filters + found.offset, responses)[0].mean(0)
+        assert (losses <= family.losses(flat, responses)[0].mean(0) + 1e-9).all()
 
 
 def test_the_fitted_model_is_sklearns_in_the_datas_units() -> None:

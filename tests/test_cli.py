@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,23 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Runs `whatwhere` in this process, in the folder; returns exit code, output and errors."""
-
-    def call(*arguments: str) -> Outcome:
-        monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", ["whatwhere", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return call
+def run(command: Callable[..., Outcome], folder: Path) -> Callable[..., Outcome]:
+    """Runs `whatwhere` in the folder; returns exit code, output and errors."""
+    return partial(command, folder)
 
 
 def test_fit_shows_plan_progress_and_scores_and_writes_the_run(run: Callable[..., Outcome], folder: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -23,23 +24,9 @@ TINY = ("fig1", "--out", "out", "--neurons", "3", "--images", "60,120", "--seeds
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Runs `whatwhere reproduce` in this process, in an empty folder; returns exit code, output and errors."""
-
-    def call(*arguments: str) -> Outcome:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["whatwhere", "reproduce", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, out, err
-
-    return call
+def run(command: Callable[..., Outcome], tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs `whatwhere reproduce` in an empty folder; returns exit code, output and errors."""
+    return partial(command, tmp_path, "reproduce")
 
 
 def test_table_figure_and_page_are_written_and_agree(run: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -77,14 +77,31 @@ def test_rates_are_the_correlation_with_the_kernel_at_its_position(rng: np.rando
 
 
 def test_rates_do_not_depend_on_chunks(population: LinearPopulation, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = white_noise(50, SIZE)
+    """To 1e-6 of each rate, however small: sums of floats would differ by more than the smallest rates."""
+    images = 50 * white_noise(50, SIZE)
     whole = population.rates(images)
-    monkeypatch.setattr("whatwhere.simulation.populations.NEURONS_AT_ONCE", 7)
-    monkeypatch.setattr(
-        "whatwhere.simulation.populations.row_chunks",
-        lambda images: [slice(i, i + 3) for i in range(0, len(images), 3)],
-    )
-    np.testing.assert_allclose(population.rates(images), whole, rtol=1e-4, atol=1e-6)
+    alone = [population.rates(images[number : number + 1]) for number in range(50)]
+    np.testing.assert_allclose(np.concatenate(alone), whole, rtol=1e-6)
+    monkeypatch.setattr("whatwhere.simulation.populations.NUMBERS_AT_ONCE", 7 * images[0].size)
+    np.testing.assert_allclose(population.rates(images), whole, rtol=1e-6)
+
+
+def test_images_on_disk_are_read_once_and_in_chunks(
+    population: LinearPopulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, read = white_noise(20, SIZE), []
+
+    class OnDisk:
+        shape, dtype = images.shape, images.dtype
+
+        def __getitem__(self, rows: slice) -> np.ndarray:
+            read.append((rows.start, min(rows.stop, 20)))
+            return images[rows]
+
+    expected = population.rates(images)
+    monkeypatch.setattr("whatwhere.simulation.populations.NUMBERS_AT_ONCE", 8 * images[0].size)
+    np.testing.assert_allclose(population.rates(OnDisk()), expected, rtol=1e-6)  # of 60 neurons, 8 at a time
+    assert read == [(0, 8), (8, 16), (16, 20)]
 
 
 def test_location_is_where_the_kernel_is_heaviest() -> None:
@@ -160,8 +177,67 @@ def test_population_complaints() -> None:
         simulate_population(3, image_size=(16, 40))
     with pytest.raises(InputError, match="5 x 3 pixels reach out of the image of 6 x 9 for neuron 1: place"):
         LinearPopulation(np.ones((2, 5, 3)), [[1, 6], [2, 6]], [0, 0], (6, 9))
+    two = simulate_population(2, image_size=SIZE)
     with pytest.raises(InputError, match=r"expected \(n_images, 1, 21, 30\)"):
-        simulate_population(2, image_size=SIZE).rates(np.zeros((4, 1, 30, 21)))
+        two.rates(np.zeros((4, 1, 30, 21)))
+    images = np.zeros((4, 1, *SIZE))
+    images[2, 0, 3, 4] = np.nan
+    with pytest.raises(InputError, match="images holds values that are not finite in 1 of the rows read: row 2"):
+        two.rescaled(images, 0.1)
+    with pytest.raises(InputError, match="kernels holds 1 value that is not finite: neuron 1"):
+        LinearPopulation([[[1.0, 2.0]], [[np.inf, 0.0]]], [[0, 0], [1, 1]], [0, 0], SIZE)
+    with pytest.raises(InputError, match=r"kernels is empty, shape \(0, 5, 3\)"):
+        LinearPopulation(np.ones((0, 5, 3)), np.zeros((0, 2), int), np.zeros(0, int), SIZE)
+
+
+def test_unsigned_bytes_and_lists_are_images_too(population: LinearPopulation) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (3, 1, *SIZE), np.uint8)
+    expected = population.rates(images.astype(float))
+    np.testing.assert_array_equal(population.rates(images), expected)
+    np.testing.assert_array_equal(population.rates(images.tolist()), expected)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", True])
+def test_seeds_that_are_none_are_refused(seed: object, population: LinearPopulation) -> None:
+    for build in (
+        lambda: simulate_population(3, seed=seed),
+        lambda: white_noise(3, SIZE, seed=seed),
+        lambda: simulate(population, 3, n_test_images=2, seed=seed),
+        lambda: add_noise([[1.0]], seed=seed),
+    ):
+        with pytest.raises(OptionError, match=f"seed must be a whole number of at least 0, got {seed!r}"):
+            build()
+
+
+@pytest.mark.parametrize("size", [48, (48,), (48, 48, 3), "ab", None])
+def test_sizes_that_are_none_are_refused(size: object) -> None:
+    for build in (
+        lambda: simulate_population(3, image_size=size),
+        lambda: white_noise(3, size),
+        lambda: LinearPopulation(np.ones((1, 3, 3)), [[0, 0]], [0], size),
+    ):
+        with pytest.raises(OptionError, match=r"image_size must be \(height, width\)|height must be a whole number"):
+            build()
+    with pytest.raises(OptionError, match=r"n_neurons must be a whole number of at least 1, got 3\.0"):
+        simulate_population(3.0)
+
+
+def test_what_cannot_be_shown_is_said_before_long_work(
+    population: LinearPopulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def counted(stimulus: object, n_images: int, *rest: object, **options: object) -> np.ndarray:
+        made.append(n_images)
+        return make_stimuli(stimulus, n_images, *rest, **options)
+
+    monkeypatch.setattr("whatwhere.simulation.recordings.make_stimuli", counted)
+    with pytest.raises(InputError, match="Poisson counts need rates of 0 or more"):
+        simulate(population, 5000, n_test_images=900, noise="poisson")
+    assert made == [32]
+    with pytest.raises(OptionError, match="mean_rate must be a number above 0, got -1"):
+        simulate(population, 5000, n_test_images=900, mean_rate=-1)
+    assert made == [32]
 
 
 def test_paper_noise_has_variance_of_the_absolute_rate() -> None:

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from whatwhere.simulation import (
     SimulationPlan,
     SimulationProgress,
     mixed_population,
+    populations,
     recording_files,
     recordings,
     simulate,
@@ -42,11 +44,11 @@ def population() -> MixedPopulation:
 
 def assert_same(found: Recording, expected: Recording) -> None:
     np.testing.assert_array_equal(found.read_images(), expected.images)
-    np.testing.assert_allclose(found.truth.read_rates(), expected.truth.rates, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(found.responses, expected.responses, rtol=0, atol=2e-4)  # sqrt(|rate|) near 0
+    np.testing.assert_allclose(found.truth.read_rates(), expected.truth.rates, rtol=1e-6)
+    np.testing.assert_allclose(found.responses, expected.responses, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(found.test.images, expected.test.images)
-    np.testing.assert_allclose(found.test.rates, expected.test.rates, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(found.test.responses, expected.test.responses, rtol=0, atol=2e-4)
+    np.testing.assert_allclose(found.test.rates, expected.test.rates, rtol=1e-6)
+    np.testing.assert_allclose(found.test.responses, expected.test.responses, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(found.test.image_index, expected.test.image_index)
     pd.testing.assert_frame_equal(found.neurons, expected.neurons, check_index_type=False)
     for name in ("locations", "types", "kernels", "quadrature"):
@@ -108,6 +110,64 @@ def test_no_more_images_are_in_memory_than_said(
     simulate_to_file(tmp_path / "a.h5", population, 50, images_at_once=4, **OPTIONS)
     assert max(asked) == 4
     assert sum(asked) == 50 + 9 + 3  # each once, and those that were timed
+
+
+def peak_and_plan(path: Path, *arguments: object, **options: object) -> tuple[int, int]:
+    """Bytes of memory that were needed at most, and that were said to be."""
+    plans: list[SimulationPlan | SimulationProgress] = []
+    tracemalloc.start()
+    simulate_to_file(path, *arguments, observer=plans.append, overwrite=True, **options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak, plans[0].memory
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_memory_is_what_the_plan_says_however_many_images_there_are(
+    noise: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording_files, "BYTES_AT_ONCE", 2**22)
+    for module in (populations, recording_files):
+        monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 2**16)
+    many = simulate_population(700, image_size=SIZE, kernel_size=5, nonlinearity="relu")
+    some, more = (
+        peak_and_plan(tmp_path / "a.h5", many, n_images, n_test_images=20, n_repeats=2, noise=noise)
+        for n_images in (1000, 3000)
+    )
+    assert more[0] < 1.1 * some[0]
+    assert more[1] == some[1]
+    assert 0.4 * some[1] < some[0] < 1.1 * some[1]
+
+
+def test_a_mean_rate_is_measured_on_large_images_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (populations, recording_files):
+        monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 2**18)
+    few = mixed_population(3, image_size=(60, 70), n_types=3)
+    options = {"n_test_images": 5, "stimuli": "checkerboard", "mean_rate": 0.2}
+    simulate_to_file(tmp_path / "a.h5", few, 9, **options)  # what is loaded at first is not counted
+    peak, said = peak_and_plan(tmp_path / "a.h5", few, 60, **options)
+    assert peak < 1.3 * said + 2**20
+    assert peak < recordings.N_CALIBRATION * 60 * 70 * 4 / 2
+
+
+def test_the_plan_comes_before_the_mean_rate_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    make = recordings.make_stimuli
+    monkeypatch.setattr(recordings, "make_stimuli", lambda *a, **o: asked.append(a[1]) or make(*a, **o))
+    at_plan: list[int] = []
+
+    def note(event: SimulationPlan | SimulationProgress) -> None:
+        if isinstance(event, SimulationPlan):
+            at_plan.append(sum(asked))
+
+    population = simulate_population(2, image_size=SIZE)
+    for mean_rate, n_more in ((None, 0), (0.3, recordings.N_CALIBRATION)):
+        asked.clear()
+        simulate_to_file(tmp_path / f"{n_more}.h5", population, 50, mean_rate=mean_rate, observer=note, **OPTIONS)
+        assert sum(asked) == 50 + 9 + recording_files.N_TIMED + n_more
+    assert at_plan == [recording_files.N_TIMED] * 2
 
 
 def test_the_plan_says_how_large_the_file_will_be_and_the_progress_how_far_it_is(

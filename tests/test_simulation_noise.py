@@ -156,6 +156,8 @@ def test_noises_and_their_options_are_checked() -> None:
     for noise in (PoissonNoise(), GainNoise(), CalciumNoise()):
         with pytest.raises(InputError, match=r"rates holds 1 negative values of 2, the least -0\.5: Poisson counts"):
             add_noise([[0.2, -0.5]], noise)
+    with pytest.raises(InputError, match=r"rates holds values up to 2e\+19: Poisson counts need .* 1e\+18 at most"):
+        add_noise([[0.2, 2e19]], "poisson")
     with pytest.raises(InputError, match=r"rates has 1 dimensions, shape \(3,\): expected 2, \(n_images, n_neurons\)"):
         add_noise([1.0, 2.0, 3.0])
     with pytest.raises(InputError, match="rates holds 1 value that is not finite"):

@@ -1,10 +1,11 @@
 """Crops of photographs: every pixel from where it should be, training and test apart, files streamed."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from whatwhere.errors import FormatError, OptionError
 from whatwhere.simulation import Photographs, make_stimuli, make_stimulus, photographs, simulate, simulate_population
@@ -146,6 +147,39 @@ def test_a_photograph_taken_on_its_side_stands_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image, upright.transpose(2, 0, 1))
 
 
+def test_an_orientation_that_does_not_exist_turns_nothing(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 9
+    save(tmp_path / "a.png", place_map(9, 14), exif=exif)
+    image = levels(make_stimuli(Photographs(tmp_path), 1, (9, 14), n_channels=3))[0]
+    np.testing.assert_array_equal(image, place_map(9, 14).transpose(2, 0, 1))
+    with pytest.raises(FormatError, match=r"a\.png \(9 x 14 pixels\)"):
+        make_stimuli(Photographs(tmp_path), 1, (12, 5))
+
+
+def test_an_orientation_that_stands_at_the_end_is_seen_when_the_photograph_is_decoded(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    save(tmp_path / "a.png", np.rot90(place_map(9, 14)).copy(), exif=exif)
+    whole = (tmp_path / "a.png").read_bytes()
+    start = whole.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(whole[start : start + 4], "big")
+    end = whole.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(whole[:start] + whole[stop:end] + whole[start:stop] + whole[end:])
+    image = levels(make_stimuli(Photographs(tmp_path), 1, (8, 9), n_channels=3))[0]
+    rows, columns = np.mgrid[:8, :9]
+    np.testing.assert_array_equal(image[0] - image[0, 0, 0], rows)  # upright
+    np.testing.assert_array_equal(image[1] - image[1, 0, 0], columns)
+    with pytest.raises(FormatError, match=r"a\.png \(9 x 14 pixels\)"):
+        make_stimuli(Photographs(tmp_path), 1, (12, 5))  # its header says 14 x 9
+
+
+def test_sizes_are_read_without_decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *args: pytest.fail("it was decoded"))
+    training, test = Photographs(folder).split(0, SIZE)
+    assert len(training.names) + len(test.names) == 10
+
+
 def test_scale_resamples_the_photograph_before_it_is_cropped(tmp_path: Path) -> None:
     rows = np.linspace(20, 220, 40)[:, None] + np.zeros(60)
     save(tmp_path / "a.png", np.round(rows).astype(np.uint8))
@@ -165,12 +199,16 @@ def test_what_cannot_be_used_is_passed_over_and_named(folder: Path) -> None:
     (folder / "text.jpg").write_text("no photograph")
     save(folder / "small.png", np.zeros((6, 8), np.uint8))
     (folder / ".hidden.jpg").write_bytes(whole)
+    # On its side, and with a width in letters: what Pillow raises for it is no ValueError. Nor may it warn.
+    odd = b"Exif\0\0II*\0\x08\0\0\0\2\0" + struct.pack("<HHIHHHHI2sxxI", 274, 3, 1, 6, 0, 256, 2, 2, b"ab", 0)
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(folder / "odd.jpg", exif=odd)
     stimulus = Photographs(folder)
-    assert len(stimulus.names) == 13
+    assert len(stimulus.names) == 14
     images = levels(make_stimuli(stimulus, 300, SIZE))
     assert set(images[:, 0, 0, 0]) == set(range(5, 105, 10))
     (note,) = stimulus.notes
-    assert note.startswith("photographs passed over: 3, cut.jpg (cannot be decoded: ")
+    assert note.startswith("photographs passed over: 4, cut.jpg (cannot be decoded: ")
+    assert "odd.jpg (cannot be decoded: required argument is not an integer)" in note
     assert "small.png (6 x 8 pixels)" in note
     assert "text.jpg (cannot be decoded: " in note
     recording = simulate(simulate_population(1, image_size=SIZE, kernel_size=5), 100, stimuli=stimulus, seed=1)
@@ -180,6 +218,18 @@ def test_what_cannot_be_used_is_passed_over_and_named(folder: Path) -> None:
     assert {name for names in found for name in names} == set(stimulus.names) - {"small.png", "text.jpg"}
 
 
+def test_what_pillow_warns_of_is_not_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings are errors here."""
+    palette = Image.fromarray(place_map()).quantize(16)
+    palette.save(tmp_path / "a.png", transparency=bytes(range(16)))
+    assert make_stimuli(Photographs(tmp_path), 1, SIZE).shape == (1, 1, *SIZE)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # of 620: more than Pillow likes, less than it refuses
+    assert make_stimuli(Photographs(tmp_path), 1, SIZE).shape == (1, 1, *SIZE)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    with pytest.raises(FormatError, match=r"a\.png \(cannot be decoded: Image size \(620 pixels\) exceeds limit"):
+        make_stimuli(Photographs(tmp_path), 1, SIZE)
+
+
 def test_folders_without_use_are_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for build, error, message in (
@@ -187,6 +237,8 @@ def test_folders_without_use_are_refused(folder: Path, tmp_path: Path) -> None:
         (lambda: Photographs(tmp_path / "nowhere"), FormatError, "nowhere is no folder: expected one that holds"),
         (lambda: Photographs(tmp_path / "empty"), FormatError, "holds no photographs: expected files that end in .bmp"),
         (lambda: Photographs(folder, scale=0), OptionError, "scale must be a number above 0, got 0"),
+        (lambda: Photographs(5), OptionError, "folder must be a path, got 5"),
+        (lambda: Photographs(folder, names="1.png"), OptionError, "names must be several files' names, got '1.png'"),
         (lambda: Photographs(folder, test_share=1), OptionError, "test_share must be a number above 0 and below 1"),
         (lambda: Photographs(folder, names=("1.png",)).split(0, SIZE), FormatError, "holds 1 photographs that can be"),
         (lambda: make_stimuli(Photographs(folder), 1, SIZE, n_channels=2), OptionError, "but 2 were asked for"),

@@ -228,6 +228,38 @@ def test_true_positions_take_each_channels_whole_offset(rng: np.random.Generator
     assert (true_positions(posterior, true) != moved).any()  # one offset for both channels
 
 
+@pytest.mark.parametrize("moved", [(0.5, -1.5), (-0.5, 0.5)])
+def test_kernels_whose_middle_lies_between_pixels_have_one_position_each(
+    moved: tuple[float, float], rng: np.random.Generator
+) -> None:
+    true = np.stack([rng.integers(2, 14, 30), rng.integers(2, 19, 30)], axis=1) + 0.5  # of 16 x 16 pixels, say
+    where = (true + moved).astype(int)
+    posterior = np.zeros((30, 17, 22))
+    posterior[np.arange(30), *where.T] = 1
+    np.testing.assert_array_equal(true_positions(posterior, true), where)
+    whole = true - 0.5  # half of the neurons found a pixel further: all go one way
+    posterior[...] = 0
+    posterior[np.arange(30), *(whole.astype(int) + (np.arange(30) % 2)[:, None]).T] = 1
+    np.testing.assert_array_equal(true_positions(posterior, whole), whole + 1)
+
+
+def test_coverage_does_not_depend_on_how_many_neurons_are_sorted_at_once(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posterior, true = posterior_of(rng, 101, 2.0)
+    posterior[7] = 1 / posterior[7].size
+    true[3] = -1
+    whole = credible_coverage(posterior, true, 0.8, seed=4)
+    monkeypatch.setattr("whatwhere.simulation.recovery._NUMBERS_AT_ONCE", 3 * posterior[0].size)
+    assert credible_coverage(posterior, true, 0.8, seed=4) == whole
+
+
+def test_the_posterior_given_is_left_as_it_was() -> None:
+    posterior = np.full((3, 1, 2), 0.5002)
+    credible_coverage(posterior, np.zeros((3, 2)))
+    assert (posterior == 0.5002).all()
+
+
 def test_posterior_complaints() -> None:
     good, where = np.full((2, 2, 2), 0.25), np.zeros((2, 2), int)
     with pytest.raises(InputError, match=r"of neuron 1 does not \(the first sums to 2\)"):

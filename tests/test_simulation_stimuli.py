@@ -64,6 +64,12 @@ def test_checkerboard_is_binary_with_covariance_1_within_a_block_and_0_between()
     assert np.abs(pixels.mean(axis=0)).max() < 4.5 / np.sqrt(n)
 
 
+def test_blocks_larger_than_the_image_take_no_more_room_than_the_image() -> None:
+    images = make_stimuli(Checkerboard(block_size=10**9), 40, (7, 10), n_channels=2)
+    assert (images == images[:, :, :1, :1]).all()
+    assert len(np.unique(images[:, :, 0, 0], axis=0)) == 4
+
+
 # ------------------------------------------------------------------------------------------------------- pink noise
 
 
@@ -85,6 +91,9 @@ def test_pink_noise_has_no_mean_and_the_same_variance_everywhere() -> None:
     images = make_stimuli("pink-noise", 3000, (5, 8), seed=4)[:, 0].astype(float)
     assert np.abs(images.mean(axis=(1, 2))).max() < 1e-6
     assert np.abs(images.var(axis=0) - 1).max() < 4.5 * np.sqrt(2 / 3000)
+    steep = make_stimuli(PinkNoise(exponent=1000), 50, (6, 9))[:, 0].astype(float)  # the lowest frequency alone
+    assert steep.var() == pytest.approx(1, abs=4.5 * np.sqrt(2 / 100))
+    np.testing.assert_allclose(steep, steep[:, :1].repeat(6, axis=1), atol=1e-6)
     with pytest.raises(OptionError, match="pink noise of one pixel has no frequency above 0"):
         make_stimuli("pink-noise", 1, (1, 1))
 
@@ -129,6 +138,24 @@ def test_covariance_of_dead_leaves_is_that_of_the_model(exponent: float) -> None
             assert error < 0.06
 
 
+@pytest.mark.parametrize("exponent", [-20.0, 20.0])
+def test_extreme_exponents_are_discs_of_one_size(exponent: float) -> None:
+    leaves, one = DeadLeaves(4.0, 24.0, exponent), (4.0, 4.001) if exponent > 0 else (23.999, 24.0)
+    found, expected = (
+        make_stimuli(some, 500, (12, 17), seed=2)[:, 0].astype(float) for some in (leaves, DeadLeaves(*one))
+    )
+    for distance in (1, 6):
+        pairs = [pooled((a[:, :, distance:] * a[:, :, :-distance]).mean(axis=(1, 2))) for a in (found, expected)]
+        assert pairs[0][0] == pytest.approx(pairs[1][0], abs=4.5 * pairs[0][1] + 0.05)
+
+
+@pytest.mark.parametrize("laid", [1, 128])
+def test_leaves_laid_together_or_one_by_one_are_the_same(laid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = make_stimuli("dead-leaves", 20, SIZE, n_channels=2)
+    monkeypatch.setattr("whatwhere.simulation.dead_leaves.LEAVES_LAID", laid)
+    np.testing.assert_array_equal(make_stimuli("dead-leaves", 20, SIZE, n_channels=2), expected)
+
+
 def test_dead_leaves_twice_as_large_look_the_same_from_twice_as_far() -> None:
     """Occlusion keeps the scale: the law of radii r^-3 has no size of its own but for its two ends."""
     small = make_stimuli(DeadLeaves(1.5, 8.0), 700, (20, 31), seed=1)[:, 0].astype(float)
@@ -165,7 +192,9 @@ def test_options_are_checked_by_name_and_value() -> None:
         ("pink-noise", {"exponent": -1}, "exponent must be a number at least 0, got -1"),
         ("dead-leaves", {"smallest_radius": 30}, r"largest_radius \(=24.0\) must be above smallest_radius \(=30\)"),
         ("dead-leaves", {"smallest_radius": 0}, "smallest_radius must be a number above 0, got 0"),
-        ("dead-leaves", {"exponent": np.nan}, "exponent must be a number that is finite, got nan"),
+        ("dead-leaves", {"exponent": np.nan}, "exponent must be a number at least -20 and at most 20, got nan"),
+        ("dead-leaves", {"exponent": 21}, "exponent must be a number at least -20 and at most 20, got 21"),
+        ("pink-noise", {"exponent": np.inf}, "exponent must be a number at least 0, got inf"),
     ):
         with pytest.raises(OptionError, match=message):
             make_stimulus(name, **options)

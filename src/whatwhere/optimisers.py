@@ -24,6 +24,7 @@ Callback = Callable[[int, float, float], None]
 """Told after each iteration its number, the loss, and the seconds since the start."""
 
 LEARNING_RATE = 1e-2
+MOST_SIMPLEX = 2**31  # bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +117,9 @@ def minimise(
     iteration. Parameters that do not require a gradient are left alone, the others at the best value met, also where
     an error is raised. Converged is where no derivative is larger than `tolerance`, or Nelder-Mead's simplex.
 
-    Raises `OptionError` for a method that is not known, naming the nearest, or an option that it does not have;
-    `InputError` where there is nothing to train; `TrainingError` where the loss or its gradient is not finite.
+    Raises `OptionError` for a method that is not known, naming the nearest, an option that it does not have, or more
+    parameters than Nelder-Mead can hold points of (about 16,000); `InputError` where there is nothing to train;
+    `TrainingError` where the loss or its gradient is not finite.
 
     >>> x = torch.nn.Parameter(torch.tensor([3.0, -2.0], dtype=torch.float64))
     >>> result = minimise(lambda: (x - 1).square().sum(), [x], "Newton-CG")
@@ -232,6 +234,7 @@ class _Run:
     def product(self, point: np.ndarray, vector: np.ndarray) -> np.ndarray:
         if self.curvature is None or not np.array_equal(point, self.curvature[0]):
             self._move(point)
+            self.n_evaluations += 1
             self.curvature = point.copy(), hessian_products(self.loss, self.parameters)
         self._check_time()
         self.n_products += 1
@@ -322,6 +325,7 @@ def _newton_cg(run: _Run) -> tuple[bool, str]:
 
 
 def _nelder_mead(run: _Run) -> tuple[bool, str]:
+    _check_simplex(len(run.start))
     size = run.options.tolerance
     most = run.options.max_iterations + 2  # it counts from one
     options = {"maxiter": most, "maxfev": math.inf, "xatol": size, "fatol": size, "adaptive": True}
@@ -359,6 +363,16 @@ METHODS: dict[str, Callable[[_Run], tuple[bool, str]]] = {
     "adam": _adam,
     "sgd": _sgd,
 }
+
+
+def _check_simplex(n_parameters: int) -> None:
+    """Nelder-Mead's points must fit into memory."""
+    n_bytes = 8 * n_parameters * (n_parameters + 1)
+    if n_bytes > MOST_SIMPLEX:
+        raise OptionError(
+            f"Nelder-Mead keeps {n_parameters + 1:,} points of {n_parameters:,} parameters, {n_bytes / 2**30:.1f} GiB:"
+            " choose a method with gradients, for example 'L-BFGS-B'."
+        )
 
 
 def _check_steps(method: str, options: OptimiserOptions) -> None:

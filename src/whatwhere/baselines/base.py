@@ -19,6 +19,7 @@ from whatwhere.baselines.search import (
     Batch,
     Problem,
     Solver,
+    most_together,
     solve,
     validation_losses,
     validation_parts,
@@ -36,7 +37,7 @@ from whatwhere.estimators.base import (
 from whatwhere.recording import Recording
 from whatwhere.standardisation import Standardisation
 
-_CHUNK = 4096
+_PREDICT_NUMBERS = 2**24  # of images and predictions at once in `predict`
 _SPREAD_NUMBERS = 2**23  # of whole-image filters made at once in `predict`
 
 
@@ -99,6 +100,10 @@ class FilterModel(Estimator):
     @abstractmethod
     def operations(self, n_images: int, n_pixels: int, n_windows: int, n_neurons: int) -> float:
         """Floating-point operations of one search over all strengths, roughly."""
+
+    @abstractmethod
+    def numbers(self, n_images: int, n_pixels: int, n_neurons: int) -> float:
+        """Numbers that a solver holds beside its pixels and solutions while it fits so many neurons, roughly."""
 
     def asked(self) -> dict[str, Any]:
         given = self.get_params(deep=False)
@@ -239,17 +244,17 @@ class FilterModel(Estimator):
         if self.crop is not None and self.locations == "average":
             operations += 2.0 * n * n_neurons * n_channels * height * width
         n_fits = (self.folds or 1) + bool(self.refit or self.folds)
-        small = min(n, n_pixels)
         n_solutions = n_strengths * n_pixels * n_neurons
-        numbers = (n + n_validation) * n_channels * height * width // 2  # these are float32
-        numbers += 3 * n * n_pixels + 2 * small**2 + small * n_pixels + 2 * (n_pixels + n) * n_neurons
+        numbers = (n + n_validation) * n_channels * height * width / 2  # these are float32
+        numbers += 2 * n * n_pixels + 2 * (n_pixels + n) * n_neurons
+        numbers += self.numbers(n, n_pixels, min(n_neurons, most_together(n, n_pixels, n_strengths)))
         numbers += n_solutions if n_solutions <= KEPT_NUMBERS else 2 * BATCH_NUMBERS
         return Plan(
             n_images=n,
             n_validation=n_validation,
             n_parameters=(n_pixels + 1) * n_neurons,
             n_candidates=n_strengths,
-            memory=8 * numbers,
+            memory=int(8 * numbers),
             seconds_per_step=0.0,
             least_seconds=n_fits * operations / 1e11,
             most_seconds=n_fits * operations / 5e9,
@@ -265,7 +270,9 @@ class FilterModel(Estimator):
         self.check_fitted()
         family = self.family()
         predictions = [np.zeros((0, len(self.offset_)), np.float32)]
-        for pixels in self.standardised(images, _CHUNK):
+        shapes = self.shapes_
+        most = max(1, _PREDICT_NUMBERS // (shapes.n_channels * shapes.height * shapes.width + shapes.n_neurons))
+        for pixels in self.standardised(images, most):
             drive = np.concatenate(list(self._drives(pixels.reshape(len(pixels), -1))), axis=1) + self.offset_
             predictions.append(family.rate(drive) * self.scale_)
         return np.concatenate(predictions)

@@ -7,9 +7,9 @@ import numpy as np
 
 from whatwhere.baselines.base import FilterModel
 from whatwhere.baselines.families import Family
-from whatwhere.baselines.lbfgs import minimise
+from whatwhere.baselines.lbfgs import MEMORY, minimise
 from whatwhere.baselines.options import STA_SMOOTHING
-from whatwhere.baselines.ridge import RidgeSolver
+from whatwhere.baselines.ridge import RidgeSolver, factorisation_numbers
 from whatwhere.baselines.search import Solution
 
 STRENGTHS = tuple(float(strength) for strength in np.logspace(-2, 4, 7))
@@ -49,7 +49,8 @@ class GLMSolver:
 
     pixels: (n_images, n_pixels), centred; strengths are relative to their mean variance. The minimum lies in the span
     of ridge's basis. The start is ridge's solution for the same strength, divided by the slope of f at the mean
-    response; where there is one minimum only, it is found sooner from where the last strength's was.
+    response, or no filter at all where that is better: with few responses above 0 the first can be far off. Where there
+    is one minimum only, it is found sooner from where the last strength's was.
     """
 
     def __init__(self, pixels: np.ndarray, family: Family) -> None:
@@ -63,15 +64,23 @@ class GLMSolver:
         projected = ridge.project(responses - mean)
         least_gain = LEAST_GAIN if self.family.nonlinearity == "relu" else 0.0
         for number, strength in enumerate(strengths):
-            if number == 0 or not self.family.is_convex:
-                weights, offset = (ridge.coefficients(projected, strength) / slope).T, mean_drive  # (n_neurons, rank)
             penalty = strength * ridge.unit
             scaling = 1 / np.sqrt(ridge.values / len(features) + penalty)
             loss = PenalisedLoss(features, scaling, responses, self.family, penalty)
+            if number == 0 or not self.family.is_convex:
+                weights, offset = (ridge.coefficients(projected, strength) / slope).T, mean_drive  # (n_neurons, rank)
+                weights = np.where(_worse_than_none(loss, weights / scaling, offset)[:, None], 0, weights)
             start = np.column_stack([weights / scaling, offset])
             found, solved = minimise(loss, start, tolerance=TOLERANCE, least_gain=least_gain, most_steps=MOST_STEPS)
             weights, offset = found[:, :-1] * scaling, found[:, -1]
             yield Solution(ridge.basis @ weights.T, offset, solved)
+
+
+def _worse_than_none(loss: PenalisedLoss, weights: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Whether each neuron's weights (n_neurons, rank) have a higher loss than zeros, (n_neurons,)."""
+    which = np.arange(len(offset))
+    losses = [loss(np.column_stack([some, offset]), which)[0] for some in (weights, np.zeros_like(weights))]
+    return ~(losses[0] <= losses[1])
 
 
 class GLM(FilterModel):
@@ -129,3 +138,7 @@ class GLM(FilterModel):
         evaluations = (80.0 if self.nonlinearity == "relu" else 20.0) * len(self._strengths())
         factorising = 4.0 * small**2 * large + 10.0 * small**3
         return n_windows * factorising + n_neurons * evaluations * n_images * (4.0 * small + 50.0)
+
+    def numbers(self, n_images: int, n_pixels: int, n_neurons: int) -> float:
+        points = (2 * MEMORY + 8.0) * min(n_images, n_pixels) + 8.0 * n_images  # steps and gradients; drives and losses
+        return factorisation_numbers(n_images, n_pixels) + points * n_neurons

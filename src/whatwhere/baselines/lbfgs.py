@@ -9,10 +9,11 @@ import numpy as np
 Objective: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Values (n,) and gradients (n, n_variables) at points (n, n_variables) of the problems of these numbers (n,)."""
 
-_MEMORY = 10  # pairs of steps and changes of the gradient
+MEMORY = 10  # pairs of steps and changes of the gradient
 _DESCENT = 1e-4  # share of the slope that a step must gain (Armijo)
 _MOST_HALVINGS = 30
 _GAIN_STEPS = 10
+_ROUNDING = 1e-9  # of a value, or of 1: what sums over images lose
 
 
 def minimise(
@@ -27,8 +28,9 @@ def minimise(
 
     scipy's L-BFGS-B takes one problem at a time, or all as one with a common step; here one evaluation, a matrix
     product, serves all, and each problem ends as if alone. A problem has converged where no |gradient| exceeds
-    `tolerance`, where no step lowers its value any more (rounding), or where ten steps lower it by less than the
-    share `least_gain`: for objectives with kinks, at whose minima no gradient need vanish.
+    `tolerance`, or where no step lowers its value any more and none was expected to by more than rounding. With a
+    `least_gain`, for objectives with kinks, at whose minima no gradient need vanish, also where no step lowers it at
+    all, or ten steps by less than that share.
     Source: Nocedal & Wright 2006, algorithm 7.4, with backtracking.
 
     >>> centres = np.array([[1.0, -2.0], [3.0, 0.5]])
@@ -39,30 +41,32 @@ def minimise(
     [[1.0, -2.0], [3.0, 0.5]]
     """
     ends = np.array(start, np.float64)
-    converged = np.ones(len(ends), bool)
+    converged = np.zeros(len(ends), bool)
     which, points = np.arange(len(ends)), ends.copy()
     values, gradients = objective(points, which)
-    stuck, mark = np.zeros(len(ends), bool), values
-    pairs: deque[tuple[np.ndarray, ...]] = deque(maxlen=_MEMORY)
+    stuck, well, mark = np.zeros(len(ends), bool), np.zeros(len(ends), bool), values
+    pairs: deque[tuple[np.ndarray, ...]] = deque(maxlen=MEMORY)
     for number in range(1, most_steps + 1):
-        going = ~stuck & (np.abs(gradients).max(1) > tolerance)
+        well |= np.abs(gradients).max(1) <= tolerance
+        going = ~(stuck | well)
         if not going.all():
-            ends[which] = points
+            ends[which], converged[which] = points, well
             which, points, values = which[going], points[going], values[going]
-            gradients, mark = gradients[going], mark[going]
-            pairs = deque((tuple(part[going] for part in pair) for pair in pairs), _MEMORY)
+            gradients, mark, well = gradients[going], mark[going], well[going]
+            pairs = deque((tuple(part[going] for part in pair) for pair in pairs), MEMORY)
         if not len(which):
             return ends, converged
         direction = _direction(gradients, pairs)
         before = points, values, gradients
         points, values, gradients = _step(objective, which, *before, direction)
-        stuck = values >= before[1]
+        stuck = ~(values < before[1])
+        hoped = np.abs(_dot(gradients, direction))[:, 0]  # where it is stuck the gradient is the one before
+        well = stuck & ((least_gain > 0) | (hoped <= _ROUNDING * np.maximum(np.abs(values), 1)))
         if number % _GAIN_STEPS == 0:
-            stuck |= mark - values < least_gain * np.abs(values)
-            mark = values
+            slow = mark - values < least_gain * np.abs(values)
+            stuck, well, mark = stuck | slow, well | slow, values
         pairs.append(_pair(points - before[0], gradients - before[2]))
-    ends[which] = points
-    converged[which] = stuck | (np.abs(gradients).max(1) <= tolerance)
+    ends[which], converged[which] = points, well | (np.abs(gradients).max(1) <= tolerance)
     return ends, converged
 
 

@@ -73,3 +73,6 @@ class OLS(FilterModel):
     def operations(self, n_images: int, n_pixels: int, n_windows: int, n_neurons: int) -> float:
         small, large = sorted((n_images, n_pixels))
         return n_windows * (4.0 * small**2 * large + 20.0 * small**3) + 4.0 * n_images * n_pixels * n_neurons
+
+    def numbers(self, n_images: int, n_pixels: int, n_neurons: int) -> float:
+        return n_images * n_pixels + 2.0 * max(n_images, n_pixels) * n_neurons

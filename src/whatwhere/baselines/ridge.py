@@ -62,6 +62,12 @@ class RidgeSolver:
             yield Solution(self.basis @ self.coefficients(projected, strength), offset, np.ones(len(offset), bool))
 
 
+def factorisation_numbers(n_images: int, n_pixels: int) -> float:
+    """Numbers that a `RidgeSolver` holds beside its pixels: eigenvectors twice, basis and features."""
+    small = min(n_images, n_pixels)
+    return 2.0 * small**2 + small * (n_pixels + n_images)
+
+
 class Ridge(FilterModel):
     """Linear filters with an L2 penalty: argmin |y - X a - b|^2 / n_images + strength |a|^2 (b free, or 0).
 
@@ -117,3 +123,6 @@ class Ridge(FilterModel):
         small, large = sorted((n_images, n_pixels))
         factorising = 2.0 * small**2 * large + 10.0 * small**3
         return n_windows * factorising + 2.0 * n_pixels * n_neurons * (n_images + small * (1 + len(self._strengths())))
+
+    def numbers(self, n_images: int, n_pixels: int, n_neurons: int) -> float:
+        return factorisation_numbers(n_images, n_pixels) + 3.0 * min(n_images, n_pixels) * n_neurons

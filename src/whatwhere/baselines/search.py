@@ -71,6 +71,11 @@ class Batch:
     path: Iterable[Solution]
 
 
+def most_together(n_images: int, n_pixels: int, n_strengths: int) -> int:
+    """How many neurons are solved at once."""
+    return max(1, BATCH_NUMBERS // max(n_images, n_pixels * n_strengths))
+
+
 def solve(problem: Problem, make_solver: MakeSolver, strengths: np.ndarray) -> Iterator[Batch]:
     """All neurons, batch by batch; a batch's path is solved as it is iterated."""
     for window, members in problem.crops.groups():
@@ -78,7 +83,7 @@ def solve(problem: Problem, make_solver: MakeSolver, strengths: np.ndarray) -> I
         centre = means(pixels, problem.offset)
         pixels -= centre
         solver = make_solver(pixels)
-        most = max(1, BATCH_NUMBERS // max(len(pixels), pixels.shape[1] * len(strengths)))
+        most = most_together(len(pixels), pixels.shape[1], len(strengths))
         for neurons in np.array_split(members, -(-len(members) // most)):
             yield Batch(window, neurons, centre, solver.path(problem.responses[:, neurons], strengths))
 

@@ -33,6 +33,17 @@ from whatwhere.simulation import (
 
 _SECONDS_BETWEEN_LINES = 20.0
 _CONCERNS = ("stimuli", "noise", "positions", "population")
+_FLAGS = {
+    "kind": "KIND",
+    "n_neurons": "--neurons",
+    "n_types": "--types",
+    "image_size": "--image-size",
+    "n_channels": "--channels",
+    "positions": "--positions",
+    "nonlinearity": "--nonlinearity",
+    "mean_rate": "--mean-rate",
+}
+"""Options of populations that the verb has itself: given twice, one of them would be ignored."""
 
 
 def simulate(
@@ -82,7 +93,7 @@ def simulate(
     options = _options(set_ or [])
     shown = _stimuli(stimuli, photographs, options["stimuli"])
     noise_model = make_noise(noise, **options["noise"])
-    given = {"nonlinearity": nonlinearity} if nonlinearity else nonlinearity_for(kind, noise_model)
+    given = {"nonlinearity": nonlinearity} if nonlinearity is not None else nonlinearity_for(kind, noise_model)
     of_population = {
         "n_types": types,
         "image_size": _size(image_size),
@@ -119,6 +130,9 @@ def _options(assignments: list[str]) -> dict[str, dict[str, Any]]:
     for concern, of_concern in values.items():
         if not isinstance(of_concern, dict):
             raise OptionError(f"{concern} must hold options, {concern}.NAME=VALUE: got {of_concern!r}.")
+    for name in values.get("population", {}):
+        if name in _FLAGS:
+            raise OptionError(f"population.{name} is {_FLAGS[name]} of this verb: give it there.")
     return {concern: values.get(concern, {}) for concern in _CONCERNS}
 
 
@@ -128,6 +142,8 @@ def _stimuli(stimuli: str | None, photographs: Path | None, options: dict[str, A
         return stimuli or "white-noise"
     if stimuli not in (None, "photographs"):
         raise OptionError(f"--photographs gives a folder, but --stimuli is {stimuli}: leave one of them out.")
+    if "folder" in options:
+        raise OptionError("--photographs gives a folder, and so does stimuli.folder: leave one of them out.")
     options["folder"] = str(photographs)
     return "photographs"
 
@@ -178,5 +194,5 @@ def _show_plan(plan: SimulationPlan, compress: bool) -> None:
     console.out.print(
         f"{plan.n_neurons:,} neurons, {plan.n_images:,} images of {shape} pixels, {plan.n_test_images:,} test images"
         f" shown {plan.n_repeats:,} times: {console.size(plan.n_bytes)} on disk{' at most' if compress else ''}, about"
-        f" {console.duration(plan.seconds)}."
+        f" {console.size(plan.memory)} of memory, {console.duration(plan.seconds)}."
     )

@@ -7,7 +7,9 @@ import numpy as np
 from whatwhere.errors import OptionError
 from whatwhere.simulation.counts import check_number
 
-LEAVES_AT_ONCE = 128  # about a third of what covers 48 x 48 pixels with the default radii
+LEAVES_AT_ONCE = 128  # drawn: about a third of what covers 48 x 48 pixels with the default radii
+LEAVES_LAID = 16  # laid together: those in front leave few pixels bare for those behind
+MOST_EXPONENT = 20.0  # beyond, the areas of discs overflow
 DEPTH = np.sqrt(3.0)  # values from U(-DEPTH, DEPTH) have variance 1
 
 
@@ -22,8 +24,9 @@ class DeadLeaves:
 
     - radii in pixels. With an exponent of 3 the images look alike at all scales between the two radii.
 
-    Raises `OptionError` for radii out of order or not above 0. Source: Lee, Mumford & Huang 2001, Occlusion models for
-    natural images; from front to back: Kendall & Thoennes 1999, Perfect simulation in stochastic geometry.
+    Raises `OptionError` for radii out of order or not above 0, or an exponent not within -20 and 20. Source: Lee,
+    Mumford & Huang 2001, Occlusion models for natural images; from front to back: Kendall & Thoennes 1999, Perfect
+    simulation in stochastic geometry.
     """
 
     smallest_radius: float = 2.0
@@ -31,7 +34,7 @@ class DeadLeaves:
     exponent: float = 3.0
 
     def __post_init__(self) -> None:
-        check_number("exponent", self.exponent)
+        check_number("exponent", self.exponent, least=-MOST_EXPONENT, most=MOST_EXPONENT)
         check_number("smallest_radius", self.smallest_radius, above=0)
         check_number("largest_radius", self.largest_radius)
         if not self.smallest_radius < self.largest_radius:
@@ -49,11 +52,14 @@ class DeadLeaves:
             radii = self._radii(rng, height - 1, width - 1)  # (n_leaves,)
             centres = rng.random((2, LEAVES_AT_ONCE)) * (last + 2 * radii) - radii
             colours = rng.uniform(-DEPTH, DEPTH, (n_channels, LEAVES_AT_ONCE))
-            rows, columns = np.divmod(bare[:, None], width)
-            covered = (rows - centres[0]) ** 2 + (columns - centres[1]) ** 2 <= radii**2  # (n_bare, n_leaves)
-            hit = covered.any(axis=1)
-            values[:, bare[hit]] = colours[:, covered[hit].argmax(axis=1)]  # the first is in front
-            bare = bare[~hit]
+            for first in range(0, LEAVES_AT_ONCE, LEAVES_LAID):
+                laid = slice(first, first + LEAVES_LAID)
+                rows, columns = np.divmod(bare[:, None], width)
+                squares = (rows - centres[0, laid]) ** 2 + (columns - centres[1, laid]) ** 2
+                covered = squares <= radii[laid] ** 2  # (n_bare, n_leaves)
+                hit = covered.any(axis=1)
+                values[:, bare[hit]] = colours[:, first + covered[hit].argmax(axis=1)]  # the first is in front
+                bare = bare[~hit]
         return values.reshape(shape)
 
     def _radii(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -4,8 +4,7 @@ from itertools import product
 
 import numpy as np
 
-from whatwhere.errors import OptionError
-from whatwhere.simulation.counts import check_count, check_number
+from whatwhere.simulation.counts import check_count, check_number, check_numbers
 from whatwhere.simulation.gaussians import linear_population
 from whatwhere.simulation.layout import Layout
 from whatwhere.simulation.populations import LinearPopulation
@@ -95,10 +94,10 @@ def gabor_population(
 def gabor_types(
     orientations: tuple[float, ...], frequencies: tuple[float, ...], phases: tuple[float, ...]
 ) -> list[tuple[float, float, float]]:
-    """All combinations, the last changing first; raises `OptionError` where one has no value."""
-    for name, values in (("orientations", orientations), ("frequencies", frequencies), ("phases", phases)):
-        if not len(values):
-            raise OptionError(f"{name} is empty: expected at least one value.")
+    """All combinations, the last changing first; raises `OptionError` where one has no value, or one out of range."""
+    check_numbers("orientations", orientations)
+    check_numbers("frequencies", frequencies, above=0, most=0.5)
+    check_numbers("phases", phases)
     return list(product(orientations, frequencies, phases))
 
 

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from whatwhere.checks import check_positive
-from whatwhere.errors import OptionError
-from whatwhere.simulation.counts import check_count
+from whatwhere.simulation.counts import check_count, check_number, check_numbers
 from whatwhere.simulation.layout import Layout, squared_norms
 from whatwhere.simulation.populations import LinearPopulation
 from whatwhere.simulation.positions import Positions
@@ -47,9 +45,9 @@ def difference_of_gaussians(
         ("size_factor", size_factor),
         ("aspect_ratio", aspect_ratio),
     ):
-        check_positive(name, value)
-    if not -1 < correlation < 1:
-        raise OptionError(f"correlation must lie between -1 and 1, got {correlation}.")
+        check_number(name, value, above=0)
+    check_number("surround_weight", surround_weight)
+    check_number("correlation", correlation, above=-1, below=1)
     rows, columns = np.mgrid[:size, :size] - (size - 1) / 2
     determinant = 1 - correlation**2  # of [[a, c], [c, 1 / a]]
     distance = (rows**2 / aspect_ratio - 2 * correlation * rows * columns + columns**2 * aspect_ratio) / determinant
@@ -96,8 +94,7 @@ def simulate_population(
     >>> population.kernels.shape, population.types
     ((10, 17, 17), array([0, 1, 0, 1, 0, 1, 0, 1, 0, 1]))
     """
-    if not len(size_factors):
-        raise OptionError("size_factors is empty: expected one factor per type, for example (0.6, 1.0).")
+    check_numbers("size_factors", size_factors, above=0)
     layout = Layout(
         n_neurons, len(size_factors), image_size, kernel_size, n_channels, positions, variation, mean_rate, seed
     )

@@ -5,6 +5,7 @@ from inspect import signature
 from typing import Any
 
 from whatwhere.checks import check_choice, check_keys
+from whatwhere.errors import OptionError
 from whatwhere.simulation.complex_cells import complex_population
 from whatwhere.simulation.gabors import even_orientations, gabor_population
 from whatwhere.simulation.gaussians import simulate_population, size_factors
@@ -34,7 +35,8 @@ def make_population(kind: str, n_neurons: int = 1000, *, n_types: int | None = N
     - `n_types`: that many sizes ("dog"), orientations ("gabor", "complex") or types in all ("mixture"); None: as many
       as the kind has by default
 
-    Raises `OptionError` for a kind or option that is not known, naming the nearest.
+    Raises `OptionError` for a kind or option that is not known, naming the nearest, and where `n_types` and an option
+    both say which types there are.
 
     >>> int(make_population("dog", 10, n_types=5, image_size=(20, 24)).types.max())
     4
@@ -43,6 +45,10 @@ def make_population(kind: str, n_neurons: int = 1000, *, n_types: int | None = N
     known = signature(maker).parameters.keys() - {"n_neurons"}
     check_keys(f"option of the population {kind!r}", options, sorted(known))
     of_types = {} if n_types is None else _OF_TYPES[kind](n_types)
+    twice = sorted(of_types.keys() & options.keys())
+    if twice:
+        named = f"{twice[0]} (={options[twice[0]]})"
+        raise OptionError(f"n_types (={n_types}) and {named} both name the types: leave one of them out.")
     return maker(n_neurons, **{**of_types, **options})
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from whatwhere.errors import OptionError
-from whatwhere.simulation.counts import check_count, check_number
+from whatwhere.simulation.counts import check_count, check_number, check_size
 from whatwhere.simulation.positions import POSITIONS, Places, Positions
 from whatwhere.simulation.registry import resolve
 from whatwhere.simulation.seeds import Seed, stream
 
-PLACES, SHAPES, COLOURS = 0, 1, 10  # random streams below the seed; 2 to 9 are those of recordings
+PLACES, SHAPES, COLOURS = 0, 1, 10  # random streams below the seed; recordings have 2 to 6, and those below 0 and 1
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,9 @@ class Layout:
     seed: Seed
 
     def __post_init__(self) -> None:
-        counts = {"n_neurons": self.n_neurons, "height": self.image_size[0], "width": self.image_size[1]}
-        counts |= {"kernel_size": self.kernel_size, "n_channels": self.n_channels}
-        for name, value in counts.items():
-            check_count(name, value)
+        for name in ("n_neurons", "kernel_size", "n_channels"):
+            check_count(name, getattr(self, name))
+        check_size("image_size", self.image_size)
         check_number("mean_rate", self.mean_rate, above=0)
         check_number("variation", self.variation, least=0, below=1)
         if min(self.image_size) < self.kernel_size:

@@ -14,6 +14,7 @@ from whatwhere.simulation.counts import check_number
 from whatwhere.simulation.registry import make, resolve
 from whatwhere.simulation.seeds import Seed, stream
 
+MOST_COUNTS = 1e18  # of a rate: numpy's Poisson counts are 64-bit integers
 Trial: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """Rates of the next images (n_images, n_neurons), float32, to responses of that shape; keeps count between calls."""
 
@@ -41,7 +42,14 @@ class PaperNoise:
     def trial(self, seed: Seed) -> Trial:
         """One showing; a single random stream, of which every response takes one number."""
         rng = np.random.default_rng(stream(seed))
-        return lambda rates: rates + np.sqrt(np.abs(rates)) * rng.standard_normal(rates.shape, dtype=np.float32)
+
+        def trial(rates: np.ndarray) -> np.ndarray:
+            responses = rng.standard_normal(rates.shape, dtype=np.float32)
+            responses *= np.sqrt(np.abs(rates))
+            responses += rates
+            return responses
+
+        return trial
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,7 @@ def _by_image(seed: Seed, draw: Callable[[np.ndarray, np.random.Generator], np.n
     numbers: Iterator[int] = count()
 
     def trial(rates: np.ndarray) -> np.ndarray:
-        _check_not_negative(rates)
+        _check_countable(rates)
         responses = np.empty(rates.shape, np.float32)
         for response, rate in zip(responses, rates, strict=True):
             response[:] = draw(rate, np.random.default_rng(stream(seed, next(numbers))))
@@ -172,10 +180,15 @@ def _by_image(seed: Seed, draw: Callable[[np.ndarray, np.random.Generator], np.n
     return trial
 
 
-def _check_not_negative(rates: np.ndarray) -> None:
+def _check_countable(rates: np.ndarray) -> None:
     n_negative = int((rates < 0).sum())
     if n_negative:
         raise InputError(
             f"rates holds {n_negative:,} negative values of {rates.size:,}, the least {rates.min():.3g}:"
             " Poisson counts need rates of 0 or more. Use noise='paper', or neurons with nonlinearity='relu'."
+        )
+    if rates.max(initial=0) > MOST_COUNTS:
+        raise InputError(
+            f"rates holds values up to {rates.max():.3g}: Poisson counts need rates of {MOST_COUNTS:g} at most. Choose"
+            " a smaller mean rate."
         )

@@ -1,7 +1,11 @@
 """Crops of a folder of photographs, decoded one at a time."""
 
 import hashlib
+import struct
+import warnings
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +20,11 @@ from whatwhere.simulation.seeds import Seed, stream
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MODES = {1: "L", 3: "RGB"}  # Pillow's names of what one and three channels hold
 CACHE_BYTES = 2**27  # of decoded photographs, one byte a value
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises for broken files
+UNREADABLE = (  # what Pillow was seen to raise for broken files, and its kin
+    *(ArithmeticError, AttributeError, EOFError, LookupError, OSError, SyntaxError, TypeError, ValueError),
+    *(struct.error, Image.DecompressionBombError),
+)
+QUARTER_TURNS = range(5, 9)  # orientations that exchange height and width
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,10 @@ class Photographs:
     def __post_init__(self) -> None:
         if self.folder is None:
             raise OptionError("photographs need the folder that holds them: give folder=..., or --photographs DIR.")
+        if not isinstance(self.folder, str | Path):
+            raise OptionError(f"folder must be a path, got {self.folder!r}.")
+        if isinstance(self.names, str):
+            raise OptionError(f"names must be several files' names, got {self.names!r}: put it in a tuple.")
         check_number("scale", self.scale, above=0)
         check_number("test_share", self.test_share, above=0, below=1)
         folder = Path(self.folder).expanduser()
@@ -131,10 +143,11 @@ class _Library:
                 self._failures[name] = f"cannot be decoded: {error}"
                 return None
             self._decoded[name, n_channels] = decoded
+            self._sizes[name] = decoded.shape[1], decoded.shape[2]  # a header need not tell how it was held
             while len(self._decoded) > 1 and sum(array.nbytes for array in self._decoded.values()) > CACHE_BYTES:
                 self._decoded.popitem(last=False)
         self._decoded.move_to_end((name, n_channels))
-        return self._decoded[name, n_channels]
+        return self._decoded[name, n_channels] if self.fits(name, least) else None
 
     def may_be_read(self, name: str, least: list[int]) -> bool:
         """Whether the photograph fits, and has not turned out to be broken when it was decoded."""
@@ -164,11 +177,21 @@ class _Library:
 
 def _size(path: Path, scale: float) -> tuple[int, int]:
     """Height and width after scaling, as the camera was held; only the header is read."""
-    with Image.open(path) as image:
+    with _opened(path) as image:
         width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # turned by a quarter
+        # Pillow's own `getexif` of a PNG decodes all of it, for the orientation may stand at its end.
+        if Image.Image.getexif(image).get(ExifTags.Base.Orientation) in QUARTER_TURNS:
             height, width = width, height
     return _scaled(height, width, scale)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The photograph, not decoded yet; Pillow's warnings are of metadata, or of files that are refused anyway."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            yield image
 
 
 def _scaled(height: int, width: int, scale: float) -> tuple[int, int]:
@@ -177,7 +200,7 @@ def _scaled(height: int, width: int, scale: float) -> tuple[int, int]:
 
 def _decode(path: Path, n_channels: int, scale: float) -> np.ndarray:
     """The photograph (n_channels, height, width), uint8, scaled by windowed sincs."""
-    with Image.open(path) as opened:
+    with _opened(path) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode == "F":
             raise ValueError("its pixels are floating-point numbers: expected integers")

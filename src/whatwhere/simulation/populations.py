@@ -1,16 +1,18 @@
 """Ground-truth populations: neurons whose kernel, location and type are known."""
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
-from whatwhere.checks import check_choice, check_ndim, check_same_rows, some_of
+from whatwhere.checks import check_choice, check_finite, check_ndim, check_same_rows, some_of
 from whatwhere.errors import InputError
-from whatwhere.rows import frozen, row_chunks
-from whatwhere.simulation.counts import check_number
+from whatwhere.recording_parts import check_image_rows
+from whatwhere.rows import frozen, is_lazy
+from whatwhere.simulation.counts import check_number, check_size
 
-NEURONS_AT_ONCE = 1024  # of these the whole receptive fields are made at a time
+NUMBERS_AT_ONCE = 2**22  # of images, and of whole receptive fields: 32 MiB each as float64
 NONLINEARITIES = ("identity", "relu")
 
 
@@ -64,8 +66,8 @@ class LinearPopulation:
     - `nonlinearity` f: "identity", or "relu" for rates that are never negative
     - `cortex` None or (n_neurons, 2): positions in the tissue, micrometres
 
-    Raises `InputError` where shapes do not fit or a kernel does not lie wholly inside the image, `OptionError` for an
-    unknown nonlinearity.
+    Raises `InputError` where shapes do not fit, a kernel is not finite or does not lie wholly inside the image,
+    `OptionError` for an unknown nonlinearity.
     """
 
     kernels: np.ndarray
@@ -80,6 +82,10 @@ class LinearPopulation:
         positions, types = np.array(self.positions), np.array(self.types)
         if kernels.ndim != 3:
             check_ndim("kernels", kernels, ("n_neurons", "n_channels", "kernel height", "kernel width"))
+        if not kernels.size:
+            raise InputError(f"kernels is empty, shape {kernels.shape}: expected at least one neuron of one pixel.")
+        check_finite("kernels", kernels, row="neuron")
+        check_size("image_size", self.image_size)
         check_ndim("positions", positions, ("n_neurons", "row and column"))
         check_ndim("types", types, ("n_neurons",))
         check_same_rows("positions", len(positions), "kernels", len(kernels), each="neuron")
@@ -128,9 +134,9 @@ class LinearPopulation:
         return self.positions + (np.array(self.kernels.shape[-2:]) - 1) / 2
 
     def receptive_fields(self, neurons: slice = slice(None)) -> np.ndarray:
-        """Each kernel in its place, zeros around it: (n_neurons, [n_channels,] height, width), float32."""
+        """Each kernel in its place, zeros around it: (n_neurons, [n_channels,] height, width), float64."""
         kernels, positions = self.kernels[neurons], self.positions[neurons]
-        fields = np.zeros((*kernels.shape[:-2], *self.image_size), np.float32)
+        fields = np.zeros((*kernels.shape[:-2], *self.image_size))
         kernel_height, kernel_width = kernels.shape[-2:]
         for field, kernel, (row, column) in zip(fields, kernels, positions, strict=True):
             field[..., row : row + kernel_height, column : column + kernel_width] = kernel
@@ -139,23 +145,32 @@ class LinearPopulation:
     def rates(self, images: Any) -> np.ndarray:
         """The noise-free responses to `images` (n_images, n_channels, height, width): (n_images, n_neurons), float32.
 
-        One matrix product with the whole receptive fields is faster than cutting out every neuron's window.
-        Images on disk are read in chunks. Raises `InputError` for images of another size.
+        One matrix product with the whole receptive fields is faster than cutting out every neuron's window. It is in
+        double precision, so that a rate is the same whatever images and neurons are computed with it. Images on disk
+        are read in chunks, each once. Raises `InputError` for images of another size, or that are not finite.
         """
+        if not is_lazy(images):
+            images = np.asarray(images)
         if tuple(images.shape[1:]) != (self.n_channels, *self.image_size):
             raise InputError(
                 f"images has shape {tuple(images.shape)}: expected (n_images, {self.n_channels}, {self.image_size[0]},"
                 f" {self.image_size[1]}), the size that the population was made for."
             )
         rates = np.empty((images.shape[0], self.n_neurons), np.float32)
-        for first in range(0, self.n_neurons, NEURONS_AT_ONCE):
-            neurons = slice(first, first + NEURONS_AT_ONCE)
-            fields = self.receptive_fields(neurons)
-            fields = fields.reshape(len(fields), -1)  # (n_neurons, n_channels * height * width)
-            for chunk in row_chunks(images):
-                pixels = np.asarray(images[chunk], np.float32)
-                rates[chunk, neurons] = pixels.reshape(len(pixels), -1) @ fields.T
+        at_once = max(1, NUMBERS_AT_ONCE // prod(images.shape[1:]))
+        for first_image in range(0, len(rates), at_once):
+            chunk = slice(first_image, first_image + at_once)
+            shown = np.asarray(images[chunk])
+            check_image_rows("images", shown, range(first_image, first_image + len(shown)))
+            self._multiply(shown, at_once, rates[chunk])
         return np.maximum(rates, 0, out=rates) if self.nonlinearity == "relu" else rates
+
+    def _multiply(self, images: np.ndarray, at_once: int, rates: np.ndarray) -> None:
+        """Images times receptive fields, of so many neurons at once, into `rates` (n_images, n_neurons)."""
+        pixels = images.reshape(len(images), -1).astype(np.float64)  # (n_images, n_channels * height * width)
+        for first in range(0, self.n_neurons, at_once):
+            neurons = slice(first, first + at_once)
+            rates[:, neurons] = pixels @ self.receptive_fields(neurons).reshape(-1, pixels.shape[1]).T
 
     def scaled(self, factors: np.ndarray) -> "LinearPopulation":
         """The same neurons with each kernel multiplied by its factor (n_neurons,)."""

@@ -16,21 +16,23 @@ from whatwhere.files import replacing
 from whatwhere.formats import hdf5
 from whatwhere.simulation.counts import check_count
 from whatwhere.simulation.noise import Noise
-from whatwhere.simulation.populations import Population
-from whatwhere.simulation.recordings import NOISE, Session, make_session
+from whatwhere.simulation.photographs import CACHE_BYTES, Photographs
+from whatwhere.simulation.populations import NUMBERS_AT_ONCE, Population
+from whatwhere.simulation.recordings import N_CALIBRATION, NOISE, Session, make_session
 from whatwhere.simulation.seeds import Seed, stream
 from whatwhere.simulation.stimuli import Stimulus
 
-BYTES_AT_ONCE = 2**27  # of images, rates and responses in memory
+BYTES_AT_ONCE = 2**27  # of images and of what their neurons need
+PER_NEURON = 4  # numbers an image: rate and response, and twice as many while they are computed
 FLOAT = np.dtype(np.float32)
 N_TIMED = 32  # images that the time is estimated from
 
 
 @dataclass(frozen=True)
 class SimulationPlan:
-    """Estimated before a recording is made: bytes on disk if they are not compressed, and seconds, measured on a few.
+    """Estimated before a recording is made: bytes on disk if they are not compressed, bytes of memory, and seconds.
 
-    `images_at_once` are made, shown and written at a time.
+    `images_at_once` are made, shown and written at a time; a few were, to measure the time.
     """
 
     n_images: int
@@ -41,6 +43,7 @@ class SimulationPlan:
     images_at_once: int
     n_bytes: int
     seconds: float
+    memory: int
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,9 @@ def simulate_to_file(
 ) -> Path:
     """As `simulate`, into an HDF5 file, `images_at_once` at a time, so that memory stays small. Returns the path.
 
-    - `images_at_once`: None: as many as 128 MiB hold with their rates and responses; about twice that is needed. Any
-      number gives the same images and, but for the rounding of sums, the same rates and responses, those of `simulate`
-      too
+    - `images_at_once`: None: as many as 128 MiB hold with what their neurons need; the plan says what is needed in all.
+      Any number gives the same images and, but for the rounding of sums, the same rates and responses, those of
+      `simulate` too
     - `compress` by gzip: smaller and slower
     - `observer` is told the plan first and then, after each chunk, how far it is
 
@@ -103,7 +106,7 @@ def simulate_to_file(
         )
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         hdf5.start(file, path.stem, session.neurons)
-        _Writer(file, session, plan, compress, observer).write()
+        _Writer(file, session.scaled(), plan, compress, observer).write()
     return path
 
 
@@ -130,8 +133,8 @@ class _Writer:
         responses = self._table("responses", plan.n_images)
         rates = hdf5.write_truth(self.file, session.truth(_Empty((plan.n_images, plan.n_neurons))), self.compress)
         for rows, *parts in session.responses(plan.images_at_once):
-            for dataset, part in zip((images, rates, responses), parts, strict=True):
-                dataset[rows] = part
+            for dataset in (images, rates, responses):
+                dataset[rows] = parts.pop(0)
             self._tell(rows.stop - rows.start)
         self.file["truth"].attrs["description"] = "; ".join(session.notes)  # what was passed over is known now
 
@@ -190,7 +193,7 @@ def _check_target(path: Path, overwrite: bool) -> None:
 
 
 def _images_at_once(session: Session) -> int:
-    values = prod(session.image_shape) + 2 * len(session.population.types)
+    values = prod(session.image_shape) + PER_NEURON * len(session.population.types)
     return max(1, BYTES_AT_ONCE // (FLOAT.itemsize * values))
 
 
@@ -198,7 +201,7 @@ def _plan(session: Session, images_at_once: int) -> SimulationPlan:
     """Bytes counted, seconds measured: the time of a chunk is that of its images and that of making the kernels."""
     population, n_trials = session.population, session.n_test_images * max(1, session.n_repeats)
     n_all = session.n_images + session.n_test_images
-    n_neurons, n_timed = len(population.types), min(N_TIMED, session.n_images)
+    n_neurons, n_timed = len(population.types), min(N_TIMED, session.n_images, images_at_once)
     times = [time.perf_counter()]
     images = session.images(0, n_timed)
     times.append(time.perf_counter())
@@ -212,9 +215,8 @@ def _plan(session: Session, images_at_once: int) -> SimulationPlan:
     chunks = -(-session.n_images // images_at_once) + -(-session.n_test_images // images_at_once)
     seconds = n_all / n_timed * (drawing + max(0.0, showing - kernels)) + chunks * kernels
     seconds += (session.n_images + session.n_test_images * session.n_repeats) / n_timed * adding
+    seconds += (session.mean_rate is not None) * N_CALIBRATION / n_timed * (drawing + showing)
     n_values = n_all * (prod(session.image_shape) + n_neurons) + (session.n_images + n_trials) * n_neurons
-    n_bytes = FLOAT.itemsize * n_values
-    n_bytes += sum(0 if filters is None else filters.nbytes for filters in (population.kernels, population.quadrature))
     return SimulationPlan(
         session.n_images,
         session.n_test_images,
@@ -222,6 +224,23 @@ def _plan(session: Session, images_at_once: int) -> SimulationPlan:
         n_neurons,
         session.image_shape,
         images_at_once,
-        n_bytes,
+        FLOAT.itemsize * n_values + _bytes_of_kernels(population),
         float(seconds),
+        _memory(session, images_at_once),
     )
+
+
+def _memory(session: Session, images_at_once: int) -> int:
+    """Bytes of a chunk or the test set, of what `LinearPopulation.rates` multiplies, of kernels and photographs."""
+    n_pixels, n_neurons = prod(session.image_shape), len(session.population.types)
+    n_chunk = min(images_at_once, max(session.n_images, session.n_test_images))
+    of_chunk = n_chunk * (n_pixels + PER_NEURON * n_neurons)
+    of_test = PER_NEURON * session.n_test_images * n_neurons
+    at_once = max(1, NUMBERS_AT_ONCE // n_pixels)
+    of_rates = n_pixels * (min(n_chunk, at_once) + min(n_neurons, at_once))
+    kept = CACHE_BYTES if isinstance(session.training, Photographs) else 0
+    return FLOAT.itemsize * max(of_chunk, of_test) + 8 * of_rates + 2 * _bytes_of_kernels(session.population) + kept
+
+
+def _bytes_of_kernels(population: Population) -> int:
+    return sum(0 if filters is None else filters.nbytes for filters in (population.kernels, population.quadrature))

@@ -1,6 +1,6 @@
 """A recording of a simulated population: what an experiment would give, and the truth beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,8 +9,8 @@ import pandas as pd
 
 from whatwhere.recording import HeldOut, Recording, Truth
 from whatwhere.rows import frozen
-from whatwhere.simulation.counts import check_count
-from whatwhere.simulation.noise import NOISES, Noise
+from whatwhere.simulation.counts import check_count, check_number
+from whatwhere.simulation.noise import NOISES, Noise, Trial
 from whatwhere.simulation.photographs import Photographs
 from whatwhere.simulation.populations import Population
 from whatwhere.simulation.registry import resolve
@@ -19,6 +19,26 @@ from whatwhere.simulation.stimuli import STIMULI, Stimulus, make_stimuli, traini
 
 TRAINING, TEST, NOISE, TEST_NOISE, CALIBRATION, PHOTOGRAPHS, ORDER = range(7)  # random streams below the seed
 N_CALIBRATION = 1000  # images that a mean rate is measured with
+N_TRIED = 32  # images whose rates show at once whether the noise can have them
+
+
+class DrawnImages:
+    """Images that are drawn when they are sliced, so that they need not all be in memory.
+
+    The last slice is kept: a population of several parts asks for it several times.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, draw: Callable[[int, int], np.ndarray], shape: tuple[int, int, int, int]) -> None:
+        self.draw, self.shape = draw, shape
+        self._last: tuple[tuple[int, int], np.ndarray] | None = None
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, stop, _ = rows.indices(self.shape[0])
+        if self._last is None or self._last[0] != (first, stop):
+            self._last = (first, stop), self.draw(first, stop - first)
+        return self._last[1]
 
 
 @dataclass(frozen=True)
@@ -32,8 +52,15 @@ class Session:
     n_images: int
     n_test_images: int
     n_repeats: int
+    mean_rate: float | None
     seed: Seed
     description: str
+
+    def scaled(self) -> "Session":
+        """The session with a population of the mean rate asked for, as measured on other images like the training's."""
+        if self.mean_rate is None:
+            return self
+        return replace(self, population=self.population.rescaled(self.calibration_images(), self.mean_rate))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -69,9 +96,18 @@ class Session:
         """Some test images."""
         return self._draw(self.test, first, n_images, TEST)
 
-    def calibration_images(self) -> np.ndarray:
+    def calibration_images(self) -> DrawnImages:
         """Images like the training images, that are not among them."""
-        return self._draw(self.training, 0, N_CALIBRATION, CALIBRATION)
+        return self._drawn(N_CALIBRATION, CALIBRATION)
+
+    def check_rates(self) -> None:
+        """Raises `InputError` where the first images have rates that the noise cannot have, before long work."""
+        if self.noise.needs_counts:
+            first = self.population.rates(self._drawn(min(N_TRIED, self.n_images), TRAINING))
+            self.noise.trial(stream(self.seed, NOISE))(first)
+
+    def _drawn(self, n_images: int, path: int) -> DrawnImages:
+        return DrawnImages(lambda first, n: self._draw(self.training, first, n, path), (n_images, *self.image_shape))
 
     def _draw(self, stimulus: Stimulus, first: int, n_images: int, path: int) -> np.ndarray:
         population, seed = self.population, stream(self.seed, path)
@@ -84,9 +120,11 @@ class Session:
         trial = self.noise.trial(stream(self.seed, NOISE))
         for first in range(0, self.n_images, n_at_once):
             rows = slice(first, min(first + n_at_once, self.n_images))
-            images = self.images(first, rows.stop - first)
-            rates = self.population.rates(images)
-            yield rows, images, rates, trial(rates)
+            yield rows, *self._show(self.images(first, rows.stop - first), trial)  # nothing of it is kept here
+
+    def _show(self, images: np.ndarray, trial: Trial) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rates = self.population.rates(images)
+        return images, rates, trial(rates)
 
     def test_trials(self, rates: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each repeat the test images in the order of showing, and the responses; without repeats the rates.
@@ -126,17 +164,19 @@ def make_session(
     mean_rate: float | None,
     seed: Seed,
 ) -> Session:
-    """The session asked for, checked, its population scaled; raises `OptionError`."""
+    """The session asked for, checked, still to be `scaled`; raises `OptionError`, and `InputError` for the rates."""
     stimulus, noise_model = resolve("stimulus", stimuli, STIMULI), resolve("noise", noise, NOISES)
     check_count("n_images", n_images)
     check_count("n_test_images", n_test_images)
     check_count("n_repeats", n_repeats, least=0)
+    if mean_rate is not None:
+        check_number("mean_rate", mean_rate, above=0)
     training, test = training_and_test(stimulus, population.image_size, stream(seed, PHOTOGRAPHS))
     description = f"simulated: {stimuli} stimuli, {noise} noise, seed {seed}"
-    session = Session(population, training, test, noise_model, n_images, n_test_images, n_repeats, seed, description)
-    if mean_rate is None:
-        return session
-    return replace(session, population=population.rescaled(session.calibration_images(), mean_rate))
+    counts = (n_images, n_test_images, n_repeats)
+    session = Session(population, training, test, noise_model, *counts, mean_rate, seed, description)
+    session.check_rates()
+    return session
 
 
 def simulate(
@@ -171,7 +211,7 @@ def simulate(
     >>> simulate(simulate_population(4, image_size=(20, 24)), 50, n_test_images=10, n_repeats=3)
     Recording('simulation', 50 images of 1x20x24, 4 neurons, test HeldOut(10 images, 30 trials, 4 neurons))
     """
-    session = make_session(population, n_images, n_test_images, n_repeats, stimuli, noise, mean_rate, seed)
+    session = make_session(population, n_images, n_test_images, n_repeats, stimuli, noise, mean_rate, seed).scaled()
     test_images = session.test_images(0, n_test_images)
     test_rates = session.population.rates(test_images)
     shown, trials = zip(*session.test_trials(test_rates), strict=True)

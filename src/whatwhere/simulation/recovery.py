@@ -19,6 +19,8 @@ EDGES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.
 CURVE = ("from", "to", "stated", "found", "low", "high", "n")
 """Columns of a reliability curve."""
 _SUM_TOLERANCE = 1e-3  # of float32 sums over a large map
+_ROUNDING = 1e-6  # pixels: halves that were rounded down in a sum are halves
+_NUMBERS_AT_ONCE = 2**22  # probabilities that are sorted at a time
 
 
 def location_errors(found: ArrayLike, true: ArrayLike, channels: ArrayLike | None = None) -> np.ndarray:
@@ -122,8 +124,8 @@ def type_accuracy(feature_weights: ArrayLike, types: ArrayLike) -> float:
 def true_positions(posterior: ArrayLike, true: ArrayLike, channels: ArrayLike | None = None) -> np.ndarray:
     """The true locations in the pixels of the posterior's maps, after removing the offset that no fit can know.
 
-    Per feature channel the median of peak - true over its neurons, as in `location_errors`, but in whole pixels: a
-    posterior is over pixels.
+    Per feature channel the median of peak - true over its neurons, as in `location_errors`, is added; what then lies
+    between two pixels goes to the later one, for all neurons alike.
 
     - `posterior` (n_neurons, h, w); `channels` (n_neurons,): see `location_errors`
     - `true` (n_neurons, 2): row and column in pixels of the map, that is the location in the image minus
@@ -140,7 +142,8 @@ def true_positions(posterior: ArrayLike, true: ArrayLike, channels: ArrayLike | 
     maps, true = _as_posterior(posterior), _as_locations("true", true)
     check_same_rows("true", len(true), "posterior", len(maps), each="neuron")
     peaks = np.stack(np.unravel_index(maps.reshape(len(maps), -1).argmax(1), maps.shape[1:]), axis=1)
-    return np.rint(true + np.rint(_offsets(peaks - true, channels))).astype(np.int64)
+    moved = true + _offsets(peaks - true, channels)
+    return np.floor(moved + 0.5 + _ROUNDING).astype(np.int64)
 
 
 def reliability_curve(posterior: ArrayLike, positions: ArrayLike, edges: Sequence[float] = EDGES) -> pd.DataFrame:
@@ -216,15 +219,23 @@ def credible_coverage(posterior: ArrayLike, positions: ArrayLike, level: float =
     maps, true = _as_statements(posterior, positions)
     rng = np.random.default_rng(seed)
     flat, is_true = maps.reshape(len(maps), -1), true.reshape(len(maps), -1)
-    order = np.lexsort((rng.random(flat.shape), -flat), axis=1)
-    sorted_ = np.take_along_axis(flat, order, axis=1)
-    before = np.cumsum(sorted_, axis=1) - sorted_
-    # The probability of taking each location: 1 until the level is reached, what is lacking for the last, then 0.
-    taken = np.clip((level - before) / np.maximum(sorted_, np.finfo(float).tiny), 0, 1)
-    inside = rng.random((len(maps), 1)) < taken
-    covered = (inside & np.take_along_axis(is_true, order, axis=1)).any(axis=1)
+    chances, n_sure, last = (np.zeros(len(maps)) for _ in range(3))
+    at_once = max(1, _NUMBERS_AT_ONCE // flat.shape[1])
+    for first in range(0, len(maps), at_once):
+        some = slice(first, first + at_once)
+        order = np.lexsort((rng.random(flat[some].shape), -flat[some]), axis=1)
+        sorted_ = np.take_along_axis(flat[some], order, axis=1)
+        before = np.cumsum(sorted_, axis=1) - sorted_
+        # The probability of taking each location: 1 until the level is reached, what is lacking for the last, then 0.
+        taken = np.clip((level - before) / np.maximum(sorted_, np.finfo(float).tiny), 0, 1)
+        chances[some] = (taken * np.take_along_axis(is_true[some], order, axis=1)).sum(axis=1)
+        n_sure[some] = (taken == 1).sum(axis=1)
+        last[some] = np.where(taken < 1, taken, 0).max(axis=1)
+    draw = rng.random(len(maps))
+    covered = draw < chances
     low, high = _interval(int(covered.sum()), len(covered))
-    return Coverage(level, float(covered.mean()), low, high, len(covered), float(inside.sum(axis=1).mean()))
+    sizes = n_sure + (draw < last)
+    return Coverage(level, float(covered.mean()), low, high, len(covered), float(sizes.mean()))
 
 
 def _interval(hits: int, n: int) -> tuple[float, float]:
@@ -277,7 +288,7 @@ def _as_statements(posterior: ArrayLike, positions: ArrayLike) -> tuple[np.ndarr
 
 
 def _as_posterior(posterior: ArrayLike) -> np.ndarray:
-    maps = np.asarray(posterior, np.float64)
+    maps = np.array(posterior, np.float64)
     check_ndim("posterior", maps, ("n_neurons", "h", "w"))
     if not maps.size:
         raise InputError(f"posterior is empty, shape {maps.shape}: expected (n_neurons, h, w).")
@@ -289,4 +300,5 @@ def _as_posterior(posterior: ArrayLike) -> np.ndarray:
             f"posterior must hold probabilities that sum to 1 over each neuron's locations, but that of neuron"
             f" {some_of(wrong)} does not (the first sums to {sums[wrong[0]]:.4g}): give a softmax over locations."
         )
-    return maps / sums[:, None, None]
+    maps /= sums[:, None, None]
+    return maps

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from whatwhere.simulation.counts import check_count
+from whatwhere.simulation.counts import check_count, check_size
 from whatwhere.simulation.dead_leaves import DeadLeaves
 from whatwhere.simulation.photographs import Photographs
 from whatwhere.simulation.registry import make, resolve
@@ -59,9 +59,9 @@ def make_stimuli(
     ((5, 3, 4, 6), True)
     """
     stimulus = resolve("stimulus", stimulus, STIMULI)
-    height, width = image_size
-    for name, value in (("n_images", n_images), ("height", height), ("width", width), ("n_channels", n_channels)):
-        check_count(name, value)
+    height, width = check_size("image_size", image_size)
+    check_count("n_images", n_images)
+    check_count("n_channels", n_channels)
     check_count("first", first, least=0)
     images = np.empty((n_images, n_channels, height, width), np.float32)
     for number, image in enumerate(images, start=first):

@@ -39,9 +39,9 @@ class Checkerboard:
     def draw(self, rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
         """One image (n_channels, height, width), float32."""
         n_channels, height, width = shape
-        blocks = rng.integers(0, 2, (n_channels, -(-height // self.block_size), -(-width // self.block_size)))
-        signs = (2 * blocks - 1).astype(np.float32)
-        return signs.repeat(self.block_size, axis=1).repeat(self.block_size, axis=2)[:, :height, :width]
+        rows, columns = np.arange(height) // self.block_size, np.arange(width) // self.block_size
+        blocks = rng.integers(0, 2, (n_channels, rows[-1] + 1, columns[-1] + 1))
+        return (2 * blocks - 1).astype(np.float32)[:, rows[:, None], columns]
 
 
 @dataclass(frozen=True)
@@ -74,5 +74,6 @@ def _amplitudes(height: int, width: int, exponent: float) -> np.ndarray:
         raise OptionError("pink noise of one pixel has no frequency above 0: choose larger images.")
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))  # cycles per pixel
     frequency[0, 0] = np.inf
-    amplitudes = frequency**-exponent if exponent else np.isfinite(frequency).astype(float)
+    relative = frequency.min() / frequency  # at most 1, so that no exponent makes it overflow
+    amplitudes = relative**exponent if exponent else np.isfinite(frequency).astype(float)
     return frozen((amplitudes / np.sqrt((amplitudes**2).mean()))[:, : width // 2 + 1])
