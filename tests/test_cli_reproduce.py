@@ -74,6 +74,19 @@ def test_resuming_does_the_missing_points_alone(run: Callable[..., Outcome], tmp
     assert "6 points in out/results.csv" in out
 
 
+SMALL = ("fig1", "--out", "out", "--models", "one", "--neurons", "3", "--images", "60", "--workers", "1")
+
+
+def test_an_option_of_the_experiment_is_set_and_kept(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    code, out, err = run(*SMALL, "--set", "image_size=[21,26]", "--set", "n_test_images=50")
+    assert (code, err) == (0, ""), out
+    asked = read_grid(tmp_path / "out").asked
+    assert asked == {"experiment": "fig1", "image_size": [21, 26], "n_test_images": 50}
+    code, out, err = run(*SMALL, "--resume")
+    assert code == 4
+    assert "image_size" in err, "other images are another experiment"
+
+
 def test_a_failing_point_is_told_and_the_rest_is_done(
     run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +110,8 @@ MISTAKES = {
     "negative": (["fig3", "--seeds", "-1"], "--seeds is '-1': expected whole numbers"),
     "empty range": (["fig3", "--seeds", "3-1"], "seeds is empty: give at least one"),
     "no neurons": (["fig4", "--neurons", "0"], "neurons must be a whole number of at least 1, got 0"),
+    "unknown option": (["fig3", "--set", "image_sise=[21,26]"], "Did you mean 'image_size'?"),
+    "no size": (["fig4", "--set", "image_size=[21,0]"], "image_size: Input should be greater than or equal to 1"),
     "no workers": (["fig1", "--workers", "0"], "workers must be a whole number of at least 1, got 0"),
 }
 

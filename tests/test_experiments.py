@@ -187,6 +187,16 @@ def test_the_network_finds_the_kernel_and_the_places() -> None:
     assert (found.arrays["kernel"][0] * found.arrays["true_kernel"]).sum() > 0  # with the sign that it is read with
 
 
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_the_posterior_finds_the_kernel_and_the_places_of_few_images(n_channels: int) -> None:
+    found = solve_fig3(replace(TINY, n_channels=n_channels), Point("posterior", 30, 300, 0))
+    assert found.fev > 0.85
+    assert found.measured["kernel_correlation"] > 0.9
+    assert found.measured["hit_rate"] > 0.9
+    assert found.arrays["kernel"].shape == (n_channels, 17, 17)
+    assert (found.arrays["kernel"] * found.arrays["true_kernel"]).sum() > 0  # with the sign that it is read with
+
+
 def test_two_places_under_the_true_kernel_are_judged_where_they_are() -> None:
     found = solve_fig3(TINY, Point("posterior-true-kernel", 2, 200, 0))  # too few to remove an offset
     assert found.fev > 0.9

@@ -17,9 +17,10 @@ from whatwhere.location_inference import (
     locate,
     log_evidence,
     noise_kind,
+    settle,
     training_loss,
 )
-from whatwhere.location_posterior import ConstantNoiseEvidence, VaryingNoiseEvidence, posterior
+from whatwhere.location_posterior import ConstantNoiseEvidence, VaryingNoiseEvidence, narrow_priors, posterior
 from whatwhere.losses import LOSSES
 from whatwhere.model import Model, Shapes
 from whatwhere.noise_models import NoiseModel, fit_noise
@@ -28,6 +29,7 @@ from whatwhere.readouts import PosteriorReadout
 
 N_IMAGES, N_NEURONS, BATCH, HEIGHT, WIDTH = 50, 5, 16, 9, 13
 MAP, WIDTHS = (7, 10), (0.0, 1.0)
+SHARED = ("readout.coefficients", "readout.noise_number")
 
 
 def options(nonlinearity: str = "softplus", n_maps: int = 2, **readout: object) -> ModelOptions:
@@ -53,7 +55,8 @@ def build(nonlinearity: str = "softplus", n_maps: int = 2, n_neurons: int = N_NE
     odds = torch.rand(model.readout.posterior.shape, generator=generator, dtype=torch.float64) ** 8
     model.readout.set_posterior(odds / odds.sum((1, 2, 3), keepdim=True))
     dispersion = torch.linspace(0.5, 2.0, n_neurons).double()
-    model.readout.set_noise(NoiseModel("estimated", torch.tensor([0.3, 0.5, 0.2]).double(), dispersion))
+    kind = str(readout.get("noise", "estimated"))
+    model.readout.set_noise(NoiseModel(kind, torch.tensor([0.3, 0.5, 0.2]).double(), dispersion))
     return model
 
 
@@ -111,10 +114,10 @@ def test_likelihoods_of_all_places_are_those_of_a_loop(
     expected = log_likelihoods(model, kind, images, responses)
     assert expected.shape == (N_NEURONS, 2 * MAP[0] * MAP[1])
     with torch.no_grad():
-        np.testing.assert_allclose(log_evidence(model, kind, images, responses).numpy(), expected, rtol=1e-9)
+        np.testing.assert_allclose(log_evidence(model, images, responses).numpy(), expected, rtol=1e-9)
         monkeypatch.setattr(location_inference, "_MOST_FEATURES", 0)  # computed anew by each loop
         monkeypatch.setattr(location_inference, "_AT_ONCE", 3_000)  # a neuron or two at once
-        np.testing.assert_allclose(log_evidence(model, kind, images, responses).numpy(), expected, rtol=1e-9)
+        np.testing.assert_allclose(log_evidence(model, images, responses).numpy(), expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("nonlinearity", "kind"), CASES)
@@ -124,7 +127,7 @@ def test_likelihoods_of_the_best_places_are_those_of_all(
     model = build(nonlinearity, noise=kind)
     n_atoms = 2 * MAP[0] * MAP[1]
     with torch.no_grad():
-        noise, batches = model.readout.noise(kind), _feature_batches(model, images)
+        noise, batches = model.readout.noise(), _feature_batches(model, images)
         everywhere = _likelihood_everywhere(model, noise, batches, responses)
         evidence = torch.rand(N_NEURONS, n_atoms, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         for n_places in (1, 17, n_atoms):
@@ -133,9 +136,9 @@ def test_likelihoods_of_the_best_places_are_those_of_all(
             assert best.sum().item() == N_NEURONS * n_places
             torch.testing.assert_close(found[best], everywhere[best], rtol=1e-9, atol=1e-9)
             assert (found[~best] == -torch.inf).all()
-        constant = log_evidence(build(nonlinearity, noise="constant"), "constant", images, responses)
+        constant = log_evidence(build(nonlinearity, noise="constant"), images, responses)
         monkeypatch.setattr(location_inference, "_MOST_LIKELIHOODS", 1.0)
-        few = log_evidence(model, kind, images, responses)
+        few = log_evidence(model, images, responses)
     best = constant >= constant.topk(16, 1).values[:, -1:]  # by constant noise, where there are too many
     torch.testing.assert_close(few[best], everywhere[best], rtol=1e-9, atol=1e-9)
     assert (few[~best] == -torch.inf).all()
@@ -150,7 +153,7 @@ def test_constant_noise_evidence_of_some_neurons_at_once_is_that_of_all(
     with torch.no_grad():
         for at_once in (1, 600, 10**9):  # numbers: one neuron, two, all
             monkeypatch.setattr(location_inference, "_MOST_NUMBERS", at_once)
-            found = log_evidence(model, "constant", images, responses)
+            found = log_evidence(model, images, responses)
             torch.testing.assert_close(found, alone.evidence(0.3), rtol=1e-9, atol=1e-9)
 
 
@@ -171,7 +174,8 @@ def test_locate_leaves_the_mode_and_needs_no_gradient(
     assert all(module.training is training for module in model.modules())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {"readout.posterior", "readout.mask", "readout.dispersion", "readout.coefficients"}
+    of_noise = {"readout.dispersion", "readout.coefficients", "readout.noise_number"}
+    assert changed == {"readout.posterior", "readout.mask"} | of_noise
     assert model.readout.posterior.sum((1, 2, 3)).tolist() == pytest.approx([1.0] * N_NEURONS)
 
 
@@ -196,7 +200,7 @@ def test_the_temperature_falls_to_1_while_it_anneals(
     model = build(noise="poisson", anneal_steps=anneal_steps, temperature=5.0, locate_from=40)
     locate(model, images, responses, step=40 + since, seed=0)
     with torch.no_grad():
-        evidence = log_evidence(model, "poisson", images, responses)
+        evidence = log_evidence(model, images, responses)
     expected = posterior(evidence, temperature).view_as(model.readout.posterior)
     torch.testing.assert_close(model.readout.posterior, expected, rtol=1e-6, atol=1e-9)
 
@@ -257,7 +261,7 @@ def test_permuted_neurons_have_permuted_places(
     with torch.no_grad():
         for name, tensor in after.state_dict().items():
             source = before.state_dict()[name]
-            of_neurons = name == "bias" or (name.startswith("readout.") and name != "readout.coefficients")
+            of_neurons = name == "bias" or (name.startswith("readout.") and name not in SHARED)
             tensor.copy_(source[order] if of_neurons else source)
     for model, wanted in ((before, responses), (after, responses[:, order])):
         locate(model, images, wanted, step=400, seed=0)
@@ -265,17 +269,59 @@ def test_permuted_neurons_have_permuted_places(
     torch.testing.assert_close(after.readout.weights, before.readout.weights[order], rtol=1e-6, atol=1e-9)
 
 
-def test_the_noise_in_use_and_the_loss_that_goes_with_it(rng: np.random.Generator) -> None:
-    assert noise_kind(build("identity")) == "rate"
-    assert noise_kind(build("softplus")) == "poisson"
-    predictions, responses = (torch.from_numpy(rng.uniform(0.5, 2, (20, N_NEURONS))) for _ in range(2))
-    for kind in ("rate", "estimated"):
-        model = build("softplus", noise=kind)
-        expected = model.readout.noise(kind).negative_log_likelihood(predictions, responses).mean()
-        torch.testing.assert_close(training_loss(model, predictions, responses), expected)
-    for nonlinearity, kind, loss in (("softplus", "poisson", "poisson"), ("identity", "constant", "squared")):
-        found = training_loss(build(nonlinearity, noise=kind), predictions, responses)
-        torch.testing.assert_close(found, LOSSES[loss](predictions, responses))
+@pytest.mark.parametrize("kind", ["constant", "rate", "estimated"])
+def test_the_squared_error_of_varying_noise_is_its_likelihood(kind: str, rng: np.random.Generator) -> None:
+    predictions, responses = (torch.from_numpy(rng.uniform(0.5, 4, (20, N_NEURONS))) for _ in range(2))
+    model = build("identity", noise=kind)
+    squared = LOSSES["squared"](predictions, responses)
+    likelihood = model.readout.noise().negative_log_likelihood(predictions, responses).mean()
+    expected = squared if kind == "constant" else likelihood
+    torch.testing.assert_close(training_loss(model, predictions, responses), expected)
+    assert abs(squared - likelihood) > 0.01, "the two can be told apart"
+    other = build("softplus", noise=kind)  # the loss asked for, whatever the evidence counts with
+    torch.testing.assert_close(training_loss(other, predictions, responses), LOSSES["poisson"](predictions, responses))
+
+
+def test_auto_noise_is_chosen_by_the_responses(rng: np.random.Generator) -> None:
+    rates = torch.from_numpy(rng.uniform(0.1, 4, (3_000, N_NEURONS)))
+    noise = torch.from_numpy(rng.normal(size=rates.shape))
+    model = build("softplus")
+    for kind, variance in (("constant", 1 + 0 * rates), ("rate", 0.5 + rates), ("poisson", 2 * rates)):
+        responses = rates + variance.sqrt() * noise
+        assert noise_kind(model, rates, responses) == kind
+        assert noise_kind(build("softplus", noise="estimated"), rates, responses) == "estimated"
+    assert noise_kind(build("identity"), rates, responses) != "poisson", "rates that may be negative have none"
+
+
+def test_auto_noise_is_kept_with_the_model(images: torch.Tensor) -> None:
+    truth = build("identity", n_maps=1, n_neurons=30, widths=(0.0,))
+    points(truth)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        rates = 5 * truth(images)
+    loud = rates + 0.3 * rates.abs().sqrt() * torch.randn(rates.shape, generator=generator, dtype=torch.float64)
+    even = rates + 0.3 * torch.randn(rates.shape, generator=generator, dtype=torch.float64)
+    for wanted, kind in ((loud, "rate"), (even, "constant")):
+        model = build("identity", n_maps=1, n_neurons=30, widths=(0.0,))
+        model.readout.posterior.copy_(truth.readout.posterior)
+        locate(model, images, wanted, step=100, seed=0)
+        assert model.readout.noise().kind == "constant", "at first nothing is known"
+        for seed in range(2):
+            locate(model, images, wanted, step=500, seed=seed)
+        assert model.readout.noise().kind == kind
+        other = build("identity", n_maps=1, n_neurons=30, widths=(0.0,))
+        other.load_state_dict(model.state_dict())
+        assert other.readout.noise().kind == kind
+
+
+def test_settle_is_locate_after_annealing(images: torch.Tensor, responses: torch.Tensor) -> None:
+    settled, located = (build(noise="poisson", temperature=9.0, anneal_steps=100) for _ in range(2))
+    settle(settled, images, responses, seed=3)
+    locate(located, images, responses, step=100_000, seed=3)
+    assert torch.equal(settled.readout.posterior, located.readout.posterior)
+    with torch.no_grad():
+        expected = posterior(log_evidence(settled, images, responses)).view_as(settled.readout.posterior)
+    torch.testing.assert_close(settled.readout.posterior, expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("widths", [(0.0,), (0.0, 1.5)])
@@ -354,7 +400,7 @@ def test_steps_of_core_and_places_never_lower_the_objective(
     values, of_places, of_core = [objective(model, kind, images, responses).item()], [], []
     for _ in range(12):
         with torch.no_grad():
-            evidence = log_evidence(model, kind, images, responses)
+            evidence = log_evidence(model, images, responses)
             model.readout.set_posterior(posterior(evidence))
             values.append(objective(model, kind, images, responses).item())
         of_places.append(values[-1] - values[-2])
@@ -391,10 +437,19 @@ def test_a_neuron_that_never_responds_gives_finite_numbers(
 def test_one_linear_feature_has_its_weight_integrated_out(images: torch.Tensor, responses: torch.Tensor) -> None:
     model = build("identity", n_maps=1, noise="rate")
     mean, covariance = torch.tensor([0.7, 0.2]).double(), torch.tensor([[0.3, 0.1], [0.1, 0.2]]).double()
-    varying = VaryingNoiseEvidence(model.readout.noise("rate"), mean[:1], covariance[:1, :1], mean[1])
+    covariance[0, 0] = 0.004  # narrow enough for a single step
+    varying = VaryingNoiseEvidence(model.readout.noise(), mean[0], covariance[0, 0], mean[1])
     varying.add(torch.from_numpy(features(model, images)), responses)
     with torch.no_grad():
-        found = log_evidence(model, "rate", images, responses, (mean, covariance))
-        given = log_evidence(model, "rate", images, responses)
+        found = log_evidence(model, images, responses, (mean, covariance))
+        given = log_evidence(model, images, responses)
     torch.testing.assert_close(found, varying.evidence(), rtol=1e-9, atol=1e-9)
     assert (found - given).std() > 0.1
+    with torch.no_grad():
+        wide = log_evidence(model, images, responses, (mean, 10 * covariance))
+    parts = []
+    for share, at, narrow in narrow_priors(mean[0], 10 * covariance[0, 0]):
+        part = VaryingNoiseEvidence(model.readout.noise(), at, narrow, mean[1])
+        part.add(torch.from_numpy(features(model, images)), responses)
+        parts.append(np.log(share) + part.evidence())
+    torch.testing.assert_close(wide, torch.stack(parts).logsumexp(0), rtol=1e-9, atol=1e-9)

@@ -271,6 +271,42 @@ def test_initial_locations_and_amplitudes_are_the_neurons_own(name: str) -> None
     assert (peaks < 1.05 * responses.std(0)[:3]).all()
 
 
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("kernel_size", [(5, 5), (5, 3)])
+def test_the_posterior_starts_with_the_kernel_that_its_neurons_see(padding: str, kernel_size: tuple[int, int]) -> None:
+    images, responses = recording()
+    responses[:, 1] *= -1  # a neuron of the other sign shares the kernel
+    core = {"kernel_sizes": (kernel_size,), "n_maps": 1, "padding": padding, "kernel_std": 0.3}
+    model = Model("posterior", options(core, {"sta_smoothing": 1.0, "nonlinearity": "identity"}), SHAPES)
+    initialize(model, images, responses, seed=0)
+    kernel = model.core.layers[0].convolution.weight.detach().numpy()[0]
+    spot = np.zeros((2, *kernel_size))
+    row, column = kernel_size[0] // 2, kernel_size[1] // 2
+    spot[0, row - 1 : row + 2, column - 1 : column + 2] = 1
+    assert np.corrcoef(kernel.ravel(), spot.ravel())[0, 1] > 0.8
+    assert np.linalg.norm(kernel) == pytest.approx(0.3 * kernel.size**0.5, rel=1e-4)
+    assert np.abs(model.locations()[:3] - [(3, 4), (5, 8), (4, 9)]).max() <= 1
+    assert model.readout.posterior[3].max() < 0.05, "nothing is known of the silent neuron"
+
+
+def test_what_is_solved_for_takes_no_gradient_step() -> None:
+    for n_maps, nonlinearity, solved in ((1, "identity", True), (1, "relu", False), (2, "identity", False)):
+        core = {"kernel_sizes": (3,), "n_maps": n_maps, "padding": "valid"}
+        model = Model("posterior", options(core, {"nonlinearity": nonlinearity}), SHAPES)
+        assert model.readout.solved is solved
+        assert model.readout.weights.requires_grad is not solved
+        assert model.bias.requires_grad is not solved
+    assert Model("factorized", options(), SHAPES).bias.requires_grad
+
+
+def test_a_penalty_on_weights_that_are_solved_for_is_refused() -> None:
+    chosen = options({"n_maps": (3, 2)}, {"nonlinearity": "identity"}, feature_l1=(0.0, 0.1))
+    message = r"feature_l1 \(=\(0.0, 0.1\)\) has nothing to act on: with the output nonlinearity 'identity' the post"
+    with pytest.raises(OptionError, match=message):
+        check_options("posterior", chosen)
+    check_options("gaussian", chosen)
+
+
 @pytest.mark.parametrize("core", [{}, {"batch_norm": False}, {"separable": True}])
 def test_initialize_depends_on_the_seed_alone(core: dict) -> None:
     images, responses = recording()

@@ -8,7 +8,7 @@ from scipy.special import gammaln
 from scipy.stats import norm, poisson
 
 from whatwhere.losses import EPSILON
-from whatwhere.noise_models import NOISE_MODELS, NoiseModel, fit_noise
+from whatwhere.noise_models import NOISE_MODELS, NoiseModel, choose_noise, fit_noise
 
 COEFFICIENTS = {"constant": (0.7, 0.0, 0.0), "rate": (0.3, 0.5, 0.0), "estimated": (0.2, 0.5, 0.4)}
 
@@ -170,3 +170,14 @@ def test_neurons_may_be_permuted(rng: np.random.Generator) -> None:
     before, after = (fit_noise("estimated", rates[:, some], responses[:, some]) for some in ([0, 1, 2], order))
     torch.testing.assert_close(after.coefficients, before.coefficients)
     torch.testing.assert_close(after.dispersion, before.dispersion[order])
+
+
+@pytest.mark.parametrize("kind", ["constant", "rate", "estimated"])
+def test_the_noise_that_made_the_responses_is_chosen(kind: str, rng: np.random.Generator) -> None:
+    """Also where dispersions differ; and of few responses the simplest, for more would be guessing."""
+    rates, responses = gaussian(kind, 20_000, np.array([0.5, 1.0, 3.0]), rng)
+    assert choose_noise(["constant", "rate", "estimated"], rates, responses) == kind
+    assert choose_noise(["estimated", "rate", "constant"], rates, responses) == kind
+    few = gaussian("constant", 15, np.array([0.5, 1.0, 3.0]), rng)
+    assert choose_noise(["constant", "rate", "estimated"], *few) == "constant"
+    assert choose_noise([kind], *few) == kind

@@ -150,7 +150,7 @@ def test_state_comes_back_whole(maps: torch.Tensor) -> None:
     for training in (True, False):
         assert torch.equal(other.train(training)(maps), readout.train(training)(maps))
     for name in ("coefficients", "dispersion"):
-        torch.testing.assert_close(getattr(other.noise("rate"), name), getattr(noise, name).double())
+        torch.testing.assert_close(getattr(other.noise(), name), getattr(noise, name).double())
     assert torch.equal(other.masks(), readout.masks())
 
 
@@ -163,8 +163,8 @@ def test_it_starts_at_the_peak_of_the_first_width_and_knows_no_noise() -> None:
     assert readout.posterior[:, 0].flatten(1).argmax(1).tolist() == peaks.tolist()
     np.testing.assert_allclose(readout.feature_weights().sum(1), amplitudes, rtol=0.1)
     assert readout.feature_weights().std(1).min() > 0
-    assert readout.noise("rate").coefficients.tolist() == [1.0, 0.0, 0.0]
-    assert readout.noise("rate").dispersion.tolist() == [1.0] * N_NEURONS
+    assert readout.noise().coefficients.tolist() == [1.0, 0.0, 0.0]
+    assert readout.noise().dispersion.tolist() == [1.0] * N_NEURONS
 
 
 def test_options_that_cannot_be_are_refused() -> None:

@@ -157,7 +157,7 @@ class ReadoutOptions:
     noise: Literal["auto", "constant", "rate", "poisson", "estimated"] = _option(
         "auto",
         "posterior: variance of a response given its rate r: constant; rate: a + b |r|; estimated: a + b |r| + c r^2;"
-        " poisson; auto: poisson under the poisson loss, else rate",
+        " poisson; auto: the one that the data choose (BIC)",
     )
     widths: tuple[Annotated[float, Field(ge=0)], ...] = _option(
         (0.0,), "posterior: widths in pixels of the Gaussians that a place may be; 0 is one pixel"

@@ -63,6 +63,7 @@ class Layer(nn.Module):
         super().__init__()
         bias = options.batch_norm_shift and not options.batch_norm  # else the normalisation shifts, or nothing does
         before, padding = _padding(shape)
+        self.padding = padding
         self.by_fourier = (
             shape.padding == "valid"
             and not (shape.separable or bias)
@@ -96,6 +97,12 @@ class Layer(nn.Module):
         else:
             maps = self.convolution(maps)
         return self.nonlinearity(self.normalize(maps))  # (n_images, K, h', w')
+
+    def padded(self, maps: Tensor) -> Tensor:
+        """Maps with all the zeros around them that the spatial kernels reach: (n, K_in, h' + kh - 1, w' + kw - 1)."""
+        rows, columns = self.padding
+        padded: Tensor = functional.pad(self.pad(maps), (columns, columns, rows, rows))
+        return padded
 
     def spatial_kernels(self) -> Tensor:
         """The weights that have extent in space: (K, K_in, height, width), or (K_in, 1, height, width) if separable."""

@@ -8,16 +8,22 @@ weights that are solved for are drawn towards each other.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from whatwhere.location_posterior import ConstantNoiseEvidence, VaryingNoiseEvidence, features_at_places, posterior
+from whatwhere.location_posterior import (
+    ConstantNoiseEvidence,
+    VaryingNoiseEvidence,
+    features_at_places,
+    narrow_priors,
+    posterior,
+)
 from whatwhere.losses import LOSSES
 from whatwhere.model import Model, spread
-from whatwhere.noise_models import NoiseModel, fit_noise
+from whatwhere.noise_models import NOISE_MODELS, NoiseModel, choose_noise, fit_noise
 from whatwhere.normal_hierarchy import shrunken
 from whatwhere.readouts import PosteriorReadout
 from whatwhere.recentring import recentre
@@ -28,23 +34,20 @@ _MOST_FEATURES = 2**28  # kept from one loop over the images to the next
 _AT_ONCE = 2**20  # numbers of one step over places, so that they stay in the processor's cache
 _MOST_LIKELIHOODS = 1.5e8  # likelihoods of single responses in one call of `locate`
 _FEWEST_PLACES = 16
+_MOST_CHOOSING = 2**20  # responses that the noise model is chosen by
 _FIRST_FLOOR, _LAST_FLOOR = 0.9, 0.1  # of the variance that the noise has at least, of the response's
 
 
-def noise_kind(model: Model) -> str:
-    """The noise model in use: `auto` is Poisson under the Poisson loss and proportional to the rate otherwise."""
-    kind = model.options.readout.noise
-    if kind != "auto":
-        return kind
-    return "poisson" if model.options.training.loss == "poisson" else "rate"
-
-
 def training_loss(model: Model, predictions: Tensor, responses: Tensor) -> Tensor:
-    """What training lowers, without penalties: the loss, or under a noise model of its own that likelihood."""
-    readout = model.readout
-    if isinstance(readout, PosteriorReadout) and noise_kind(model) in ("rate", "estimated"):
-        return readout.noise(noise_kind(model)).negative_log_likelihood(predictions, responses).mean()
-    return LOSSES[model.options.training.loss](predictions, responses)
+    """What training lowers, without penalties: the loss.
+
+    The squared error of the posterior readout counts every response by its noise, unless that is constant: it is then
+    the negative log likelihood under the noise model.
+    """
+    readout, loss = model.readout, model.options.training.loss
+    if isinstance(readout, PosteriorReadout) and loss == "squared" and model.options.readout.noise != "constant":
+        return readout.noise().negative_log_likelihood(predictions, responses).mean()
+    return LOSSES[loss](predictions, responses)
 
 
 def is_due(model: Model, step: int) -> bool:
@@ -65,7 +68,6 @@ def locate(model: Model, images: Tensor, responses: Tensor, step: int, seed: int
     assert isinstance(readout, PosteriorReadout)
     training = model.training
     model.eval()
-    kind = noise_kind(model)
     since = step - options.locate_from
     progress = min(1.0, since / options.anneal_steps) if options.anneal_steps else 1.0
     temperature = max(1.0, options.temperature * (1 - progress / 0.85))
@@ -74,45 +76,59 @@ def locate(model: Model, images: Tensor, responses: Tensor, step: int, seed: int
     first = since < 2 * options.locate_every
     generator = torch.Generator(images.device).manual_seed(seed)
     batches = _feature_batches(model, images)
-    prior = _fit_weights_and_noise(model, kind, batches, responses, floor, first, generator)
-    evidence = _evidence(model, kind, batches, responses, prior)
+    prior = _fit_weights_and_noise(model, batches, responses, floor, first, generator)
+    evidence = _evidence(model, batches, responses, prior)
     readout.set_posterior(posterior(evidence, temperature))
     model.train(training)
 
 
-def log_evidence(
-    model: Model, kind: str, images: Tensor, responses: Tensor, prior: tuple[Tensor, Tensor] | None = None
-) -> Tensor:
+def settle(model: Model, images: Tensor, responses: Tensor, seed: int) -> None:
+    """`locate` as at the end of annealing: the posterior then is the one under the model's final core."""
+    options = model.options.readout
+    locate(model, images, responses, options.locate_from + max(options.anneal_steps, 2 * options.locate_every), seed)
+
+
+def log_evidence(model: Model, images: Tensor, responses: Tensor, prior: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """(n_neurons, n_widths * h * w). prior: mean (K + 1,) and covariance of weights and bias over neurons.
 
     Weights are integrated out under constant noise, and under noise that varies with the rate of an identity output
     where there is one feature and so a prior worth the name; otherwise they are taken as they are.
     """
-    return _evidence(model, kind, _feature_batches(model, images), responses, prior)
+    return _evidence(model, _feature_batches(model, images), responses, prior)
 
 
 def _evidence(
-    model: Model, kind: str, batches: Iterable[Tensor], responses: Tensor, prior: tuple[Tensor, Tensor] | None
+    model: Model, batches: Iterable[Tensor], responses: Tensor, prior: tuple[Tensor, Tensor] | None
 ) -> Tensor:
     readout, size = model.readout, model.options.training.batch_size
     assert isinstance(readout, PosteriorReadout)
     n_features, n_atoms = readout.map_shape[0], readout.posterior[0].numel()
-    noise = readout.noise(kind)
-    if kind != "constant" and prior is not None and n_features == 1:
-        mean, covariance = prior
-        varying = VaryingNoiseEvidence(noise, mean[:-1], covariance[:-1, :-1], mean[-1])
-        for features, wanted in zip(batches, responses.split(size), strict=True):
-            varying.add(features, wanted)
-        return varying.evidence()
+    noise = readout.noise()
+    if noise.kind != "constant" and prior is not None and n_features == 1:
+        return _integrated_evidence(noise, batches, responses.split(size), *prior)
     n_places = int(_MOST_LIKELIHOODS / (responses.numel() * (1 + n_features / 8)))
-    if kind != "constant" and n_places >= n_atoms:
+    if noise.kind != "constant" and n_places >= n_atoms:
         return _likelihood_everywhere(model, noise, batches, responses)
     at_once = max(1, _MOST_NUMBERS // (n_features * n_atoms))  # neurons
     parts = [_constant_evidence(model, batches, some) for some in responses.split(at_once, 1)]
     evidence = torch.cat(parts)
-    if kind == "constant":
+    if noise.kind == "constant":
         return evidence
     return _likelihood_at_best(model, noise, batches, responses, evidence, min(max(n_places, _FEWEST_PLACES), n_atoms))
+
+
+def _integrated_evidence(
+    noise: NoiseModel, batches: Iterable[Tensor], responses: Sequence[Tensor], mean: Tensor, covariance: Tensor
+) -> Tensor:
+    """Of one feature, its weight integrated out under the prior of weight and bias: (n_neurons, n_atoms)."""
+    parts = [
+        (math.log(share), VaryingNoiseEvidence(noise, at, spread_of, mean[-1]))
+        for share, at, spread_of in narrow_priors(mean[0], covariance[0, 0])
+    ]
+    for features, wanted in zip(batches, responses, strict=True):
+        for _, part in parts:
+            part.add(features, wanted)
+    return torch.stack([log_share + part.evidence() for log_share, part in parts]).logsumexp(0)
 
 
 def _constant_evidence(model: Model, batches: Iterable[Tensor], responses: Tensor) -> Tensor:
@@ -188,7 +204,6 @@ def _likelihood_at_best(
 
 def _fit_weights_and_noise(
     model: Model,
-    kind: str,
     batches: Iterable[Tensor],
     responses: Tensor,
     floor: float,
@@ -207,11 +222,25 @@ def _fit_weights_and_noise(
     wanted = responses[rows].T.repeat_interleave(_DRAWS, 1)  # (n_neurons, n_images * draws)
     prior = None
     if model.options.readout.nonlinearity == "identity":
-        prior = _solve_weights(model, kind, features, wanted)
+        prior = _solve_weights(model, features, wanted)
     drive = torch.einsum("ndk,nk->dn", features, readout.feature_weights()) + model.bias
-    used = "constant" if first and kind in ("rate", "estimated") else kind
-    readout.set_noise(fit_noise(used, model.nonlinearity(drive), wanted.T, floor))
+    rates = model.nonlinearity(drive)  # (n_images * draws, n_neurons)
+    kind = noise_kind(model, rates, wanted.T)
+    readout.set_noise(fit_noise("constant" if first and kind != "poisson" else kind, rates, wanted.T, floor))
     return prior
+
+
+def noise_kind(model: Model, rates: Tensor, responses: Tensor) -> str:
+    """The noise model to use: the option, or for `auto` the one that these rates and responses (n, n_neurons) choose.
+
+    Where rates can be negative there is no Poisson to choose.
+    """
+    kind = model.options.readout.noise
+    if kind != "auto":
+        return kind
+    rows = spread(torch.arange(len(rates), device=rates.device), max(1, _MOST_CHOOSING // rates.shape[1]))
+    some = [kind for kind in NOISE_MODELS if kind != "poisson" or model.options.readout.nonlinearity != "identity"]
+    return choose_noise(some, rates[rows], responses[rows])
 
 
 def _at_places(batches: Iterable[Tensor], places: Tensor, rows: Tensor) -> Tensor:
@@ -225,14 +254,14 @@ def _at_places(batches: Iterable[Tensor], places: Tensor, rows: Tensor) -> Tenso
     return torch.cat(found, 3).permute(1, 3, 0, 2).flatten(1, 2)
 
 
-def _solve_weights(model: Model, kind: str, features: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def _solve_weights(model: Model, features: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """argmax over weights and bias of the expected log likelihood and a prior N(m, T) that the neurons give.
 
     features: (n_neurons, n, K), wanted: (n_neurons, n); every draw counts for 1 / draws of an image. Returns m and T.
     """
     readout = model.readout
     assert isinstance(readout, PosteriorReadout)
-    weights, noise = readout.feature_weights(), readout.noise(kind)
+    weights, noise = readout.feature_weights(), readout.noise()
     rates = torch.einsum("ndk,nk->dn", features, weights) + model.bias
     precision = (1.0 / (noise.variance(rates) * noise.dispersion)).T.double() / _DRAWS  # (n_neurons, n)
     terms = torch.cat([features, torch.ones_like(features[:, :, :1])], 2).double()  # (n_neurons, n, K + 1)

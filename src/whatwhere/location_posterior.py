@@ -15,6 +15,8 @@ from whatwhere.errors import OptionError
 from whatwhere.noise_models import NoiseModel
 
 _REACH = 3  # standard deviations of a blur that are kept
+_FARTHEST = 2.0  # standard deviations of the prior that one step may go
+_NARROW = 0.1  # standard deviation of weights, relative to their mean, that one step spans
 
 
 def blur(maps: Tensor, width: float) -> Tensor:
@@ -84,54 +86,70 @@ class ConstantNoiseEvidence:
 
 
 class VaryingNoiseEvidence:
-    """log p(y_n | n looks at atom a), weights integrated out, where the variance v(r) depends on the rate.
+    """log p(y_n | n looks at atom a) of one feature, its weight integrated out, where the variance v depends on the rate.
 
-    One step of Fisher scoring (Laplace's method) from the population's mean weights m under the prior w ~ N(m, T): with
-    r_ba = m . c_ba + b and e = y - r, L = -1/2 sum_b [e^2 / v + log v], its gradient g = sum_b c s and information
-    H = sum_b c c^T (1 / v + v'^2 / 2 v^2), where s = e / v + v' (e^2 / v - 1) / 2 v,
-    log evidence = L + 1/2 g^T (H + T^-1)^-1 g - 1/2 log|I + T H|. Since r does not depend on the neuron, all of it is a
-    few matrix products with y and y^2. Dispersions phi_n multiply v wherever it divides e^2, but not in H, which all
-    neurons share: they are 1 on average.
+    Laplace's method from the population's mean weight m, the same for all neurons, under the prior w ~ N(m, T): with
+    r_ba = m c_ba + b and e = y - r, L = -1/2 sum_b [e^2 / phi v + log phi v], its gradient g = sum_b c dL/dr and
+    information H, log evidence = L + 1/2 g^2 / (H + 1/T) - 1/2 log(1 + T H). Since r does not depend on the neuron, all
+    of it is a few matrix products with y and y^2. H is the larger of the expected and the observed information: at a
+    wrong place responses are far off, and the expected one would promise a gain that no weight keeps. For the same
+    reason a step ends at two standard deviations of the prior. phi_n is each neuron's dispersion.
     """
 
-    def __init__(self, noise: NoiseModel, mean: Tensor, covariance: Tensor, offset: Tensor) -> None:
-        """mean: (K,), covariance: (K, K), of the weights over neurons; offset: a scalar, that of the rates."""
-        self.noise, self.mean, self.covariance, self.offset = noise, mean, covariance, offset
-        self.likelihood: Tensor = torch.zeros(())
-        self.gradient: Tensor = torch.zeros(())
-        self.information: Tensor = torch.zeros(())
+    def __init__(self, noise: NoiseModel, mean: Tensor, variance: Tensor, offset: Tensor) -> None:
+        """mean, variance: scalars, of the weight over neurons; offset: a scalar, that of the rates."""
+        self.noise, self.mean, self.prior, self.offset = noise, mean, variance, offset
+        self.likelihood, self.gradient, self.expected, self.observed = (torch.zeros(()) for _ in range(4))
 
     def add(self, features: Tensor, responses: Tensor) -> None:
-        """One batch: features (n_images, K, n_atoms), responses (n_images, n_neurons)."""
-        n_images, n_features, n_atoms = features.shape
-        rates = torch.einsum("k,bka->ba", self.mean, features) + self.offset
-        v, slope = self.noise.variance(rates), self.noise.slope(rates)
+        """One batch: features (n_images, 1, n_atoms), responses (n_images, n_neurons)."""
+        c = features[:, 0]
+        r = self.mean * c + self.offset
+        v, slope, bend = self.noise.variance(r), self.noise.slope(r), self.noise.bend()
         phi, squares = self.noise.dispersion, responses.square()
-        fit = (1 / v).T @ squares - 2 * (rates / v).T @ responses + (rates.square() / v).sum(0)[:, None]
-        likelihood = -0.5 * (fit / phi + v.log().sum(0)[:, None])  # (n_atoms, n_neurons)
-        ratio = slope / v.square()
-        of_y = (features * (1 / v - ratio * rates)[:, None]).reshape(n_images, -1).T @ responses
-        of_squares = (features * (0.5 * ratio)[:, None]).reshape(n_images, -1).T @ squares
-        alone = (features * (0.5 * ratio * rates.square() - rates / v)[:, None]).sum(0).flatten()[:, None]
-        free = (features * (0.5 * slope / v)[:, None]).sum(0).flatten()[:, None]
-        gradient = (of_y + of_squares + alone) / phi - free  # (K * n_atoms, n_neurons)
-        weight = 1 / v + 0.5 * (slope / v).square()
-        information = torch.einsum("bka,ba,bla->akl", features, weight, features)
-        self.likelihood = self.likelihood + likelihood
-        self.gradient = self.gradient + gradient.view(n_features, n_atoms, -1)
-        self.information = self.information + information
+
+        def of_errors(linear: Tensor, square: Tensor) -> Tensor:
+            """sum_b linear_ba e_ban + square_ba e_ban^2: (n_atoms, n_neurons)."""
+            alone = (square * r.square() - linear * r).sum(0)[:, None]
+            return (linear - 2 * square * r).T @ responses + square.T @ squares + alone
+
+        fit = of_errors(torch.zeros_like(v), 1 / v)
+        self.likelihood = self.likelihood - 0.5 * (fit / phi + (v.log().sum(0)[:, None] + len(c) * phi.log()))
+        half = 0.5 * slope / v
+        self.gradient = self.gradient + of_errors(c / v, c * half / v) / phi - (c * half).sum(0)[:, None]
+        c = c.square()
+        square = (slope.square() / v - 0.5 * bend) / v.square()
+        free = (c * (0.5 * bend / v - 2 * half.square())).sum(0)[:, None]
+        curved = of_errors(2 * c * slope / v.square(), c * square) + (c / v).sum(0)[:, None]
+        self.observed = self.observed + curved / phi + free
+        self.expected = self.expected + (c / v).sum(0)[:, None] / phi + 2 * (c * half.square()).sum(0)[:, None]
 
     def evidence(self) -> Tensor:
         """(n_neurons, n_atoms)."""
-        n_features = len(self.mean)
-        eye = torch.eye(n_features).to(self.mean)
-        root = torch.linalg.cholesky(self.covariance)
-        inner = eye + root.T @ self.information @ root  # (n_atoms, K, K): its determinant is |I + T H|
-        factor = torch.linalg.cholesky(inner)
-        scaled = torch.einsum("kl,kan->aln", root, self.gradient)  # (n_atoms, K, n_neurons)
-        solved = torch.linalg.solve_triangular(factor, scaled, upper=False)
-        determinant = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        return (self.likelihood + 0.5 * (solved.square().sum(1) - determinant[:, None])).T
+        information = torch.maximum(self.expected, self.observed)
+        curvature = information + 1 / self.prior
+        step = self.gradient / curvature
+        reach = _FARTHEST * self.prior.sqrt()
+        step = step.clamp(-reach, reach)
+        gain = self.gradient * step - 0.5 * curvature * step.square()
+        return (self.likelihood + gain - 0.5 * (1 + self.prior * information).log()).T
+
+
+def narrow_priors(mean: Tensor, variance: Tensor) -> list[tuple[float, Tensor, Tensor]]:
+    """The prior N(m, T) of one weight as a mixture of normals narrow enough for one step of Laplace's method each.
+
+    mean, variance: scalars. Returns share, mean and variance of each: five of a quarter of the variance, sqrt(T) apart,
+    with the prior's mean and nearly its variance; N(m, T) itself where sqrt(T) < |m| / 10.
+
+    >>> [(round(share, 2), at.item()) for share, at, _ in narrow_priors(torch.tensor(1.0), torch.tensor(0.25))]
+    [(0.03, 0.0), (0.24, 0.5), (0.46, 1.0), (0.24, 1.5), (0.03, 2.0)]
+    """
+    deviation = variance.sqrt()
+    if deviation < _NARROW * mean.abs():
+        return [(1.0, mean, variance)]
+    shares = {step: math.exp(-(step**2) / 1.5) for step in (-2, -1, 0, 1, 2)}
+    total = sum(shares.values())
+    return [(share / total, mean + step * deviation, variance / 4) for step, share in shares.items()]
 
 
 def posterior(evidence: Tensor, temperature: float = 1.0) -> Tensor:

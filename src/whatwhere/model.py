@@ -10,9 +10,17 @@ from whatwhere.checks import check_choice
 from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions
 from whatwhere.core import NONLINEARITIES, Core, UnitBatchNorm, map_offset
 from whatwhere.errors import OptionError
-from whatwhere.initialisation import initial_bias, mask_peaks, signal_std, spike_triggered_averages
+from whatwhere.initialisation import (
+    aligned_components,
+    chance_scores,
+    initial_bias,
+    mask_peaks,
+    signal_std,
+    spike_triggered_averages,
+    start_probabilities,
+)
 from whatwhere.penalties import weighted_sum
-from whatwhere.readouts import READOUTS
+from whatwhere.readouts import READOUTS, PosteriorReadout
 
 _MOST_IMAGES = 2048
 """Images that the initial biases and statistics are computed from."""
@@ -42,7 +50,7 @@ class Model(nn.Module):
         self.options, self.shapes = options, shapes
         self.core = Core(options.core, shapes.n_channels, shapes.height, shapes.width)
         self.readout = READOUTS[readout](shapes.n_neurons, self.core.output_shape, options.readout)
-        self.bias = nn.Parameter(torch.zeros(shapes.n_neurons))
+        self.bias = nn.Parameter(torch.zeros(shapes.n_neurons), not self.readout.solved)
         self.nonlinearity = NONLINEARITIES[options.readout.nonlinearity]()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -75,6 +83,11 @@ def check_options(readout: str, options: ModelOptions) -> None:
             " readout.nonlinearity 'softplus' or 'relu', or the loss 'squared'."
         )
     _check_choices(readout, options.readout)
+    if readout == "posterior" and options.readout.nonlinearity == "identity" and options.penalties.feature_l1:
+        raise OptionError(
+            f"feature_l1 (={options.penalties.feature_l1}) has nothing to act on: with the output nonlinearity"
+            " 'identity' the posterior readout solves for its feature weights. Set it to 0."
+        )
     for penalties in options.penalties.candidates():
         _check_strengths(readout, penalties, options.core)
         if readout == "factorized" and options.readout.feature_norm == "free" and _n_features(options.core) > 1:
@@ -153,6 +166,8 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
     reach = max(options.core.layers()[0].kernel_size) // 2
     amplitudes = signal_std(images, responses, averages, positions, reach)
     model.readout.initialize(peaks, amplitudes, options.readout.mask_noise, generator)
+    if isinstance(model.readout, PosteriorReadout):
+        start_places(model, chance_scores(averages, images, responses))
     set_statistics(model, spread(images, max(options.training.batch_size, 512)))
     model.eval()
     some = spread(images, _MOST_IMAGES)
@@ -161,6 +176,25 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
         drive.double().cpu().numpy(), responses.double().mean(0).cpu().numpy(), options.readout.nonlinearity
     )
     model.bias.copy_(torch.from_numpy(bias))
+
+
+@torch.no_grad()
+def start_places(model: Model, scores: Tensor) -> None:
+    """The posterior before any fit, and for a core of one layer the kernels that its neurons seem to see there.
+
+    scores: (n_neurons, C, H, W), see `chance_scores`. The places are those of the first width.
+    """
+    core, readout, options = model.core, model.readout, model.options
+    assert isinstance(readout, PosteriorReadout)
+    places = start_probabilities(scores, core.output_shape[1:], map_offset(options.core), options.readout.sta_smoothing)
+    posterior = torch.zeros_like(readout.posterior)
+    posterior[:, 0] = places
+    readout.set_posterior(posterior)
+    layer = core.layers[0]
+    if len(core.layers) == 1 and layer.depthwise is None:
+        kernels = layer.spatial_kernels()
+        found = aligned_components(layer.padded(scores), places, len(kernels))
+        kernels[: len(found)] = found * options.core.kernel_std * found[0].numel() ** 0.5
 
 
 def spread(images: Tensor, most: int) -> Tensor:

@@ -5,6 +5,8 @@ beta = gamma = 0, `rate` gamma = 0 (the paper's simulations: variance |r|), `est
 Poisson likelihood with a dispersion phi_n.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +14,8 @@ from torch import Tensor
 
 from whatwhere.losses import EPSILON
 
-NOISE_MODELS = ("constant", "rate", "poisson", "estimated")
+N_COEFFICIENTS = {"constant": 1, "rate": 2, "poisson": 0, "estimated": 3}
+NOISE_MODELS = tuple(N_COEFFICIENTS)
 _ROUNDS = 30
 _BINS = 4096  # of the size of the rate
 _LEAST = 1e-6
@@ -45,6 +48,10 @@ class NoiseModel:
         _, beta, gamma = self.coefficients
         return rates.sign() * (beta + 2 * gamma * rates.abs())
 
+    def bend(self) -> Tensor:
+        """d^2 v / dr^2 = 2 gamma, away from 0."""
+        return 2 * self.coefficients[2]
+
     def negative_log_likelihood(self, rates: Tensor, responses: Tensor) -> Tensor:
         """-log p(y | r) up to a constant, of every response apart: the shape of `rates`, neurons last.
 
@@ -74,7 +81,7 @@ def fit_noise(kind: str, rates: Tensor, responses: Tensor, floor: float = 0.0) -
     n_neurons = rates.shape[-1]
     coefficients = torch.zeros(3, dtype=torch.float64, device=rates.device)
     if kind != "poisson":
-        n_terms = {"constant": 1, "rate": 2, "estimated": 3}[kind]
+        n_terms = N_COEFFICIENTS[kind]
         coefficients[:n_terms] = _least_squares(rates.double().abs().flatten(), squares.flatten(), n_terms)
         coefficients[0] = coefficients[0].clamp(min=max(_LEAST, floor))
     model = NoiseModel(kind, coefficients.to(rates), torch.ones(n_neurons).to(rates))
@@ -82,6 +89,26 @@ def fit_noise(kind: str, rates: Tensor, responses: Tensor, floor: float = 0.0) -
     n = ratio.shape[0]
     dispersion = (ratio.sum(0) + _PRIOR_TRIALS * ratio.mean()) / (n + _PRIOR_TRIALS)
     return NoiseModel(kind, model.coefficients, dispersion.clamp(min=0.05, max=20.0).to(rates))
+
+
+def choose_noise(kinds: Sequence[str], rates: Tensor, responses: Tensor) -> str:
+    """Which of these kinds explains responses given rates, both (n, n_neurons), best by BIC.
+
+    All are compared as normal noise of their variance, dispersions included; one coefficient more must raise the log
+    likelihood by more than log(n n_neurons) / 2.
+
+    >>> rates = torch.rand(5_000, 2, generator=torch.Generator().manual_seed(0)) * 4
+    >>> noise = torch.randn(5_000, 2, generator=torch.Generator().manual_seed(1))
+    >>> [choose_noise(NOISE_MODELS, rates, rates + noise * v.sqrt()) for v in (1 + 0 * rates, 0.1 + rates, 3 * rates)]
+    ['constant', 'rate', 'poisson']
+    """
+    costs = []
+    for kind in kinds:
+        noise = fit_noise(kind, rates, responses)
+        variance = (noise.variance(rates) * noise.dispersion).double().clamp(min=1e-12)
+        likelihood = -0.5 * ((responses - rates).square() / variance + variance.log()).sum().item()
+        costs.append(0.5 * N_COEFFICIENTS[kind] * math.log(rates.numel()) - likelihood)
+    return kinds[costs.index(min(costs))]
 
 
 def _least_squares(sizes: Tensor, squares: Tensor, n_terms: int) -> Tensor:

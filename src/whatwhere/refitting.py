@@ -58,4 +58,5 @@ def refit(
             trainer.step()
     trainer.check_finite()
     model.eval()
+    trainer.settle()
     return True

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from whatwhere.checks import some_of
 from whatwhere.config import TrainingOptions
 from whatwhere.errors import RunError, TrainingError
-from whatwhere.location_inference import is_due, locate, training_loss
+from whatwhere.location_inference import is_due, locate, settle, training_loss
 from whatwhere.model import Model
+from whatwhere.readouts import PosteriorReadout
 from whatwhere.storage import read_tensors, write_tensors
 
 CHECKPOINT = "whatwhere-checkpoint"
@@ -171,6 +172,7 @@ class Trainer:
         self._save_checkpoint()
         self._load(self.best)
         self.model.eval()
+        self.settle()
         return Result(schedule.stopped or "interrupted", list(schedule.history), schedule.best_loss, schedule.best_step)
 
     def step(self) -> None:
@@ -185,6 +187,11 @@ class Trainer:
         self.optimizer.step()
         self.model.readout.project()
         self.schedule.step += 1
+
+    def settle(self) -> None:
+        """Where neurons look under the final parameters, where that is inferred: it was last done some steps before."""
+        if isinstance(self.model.readout, PosteriorReadout):
+            settle(self.model, self.data.images, self.data.responses, _mix(self.seed, -1))
 
     def _rows(self, step: int) -> Tensor:
         """The images of a step: every epoch is a new permutation, drawn from the seed and the epoch's number."""

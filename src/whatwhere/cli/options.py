@@ -1,5 +1,6 @@
 """From flags and a YAML file to options: the file first, flags over it, one check for both."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,7 @@ def gather(config: Path | None, assignments: list[str], flags: dict[str, Any]) -
     config: a YAML file; assignments: `concern.option=value`, values in YAML; flags: those given, None where not.
     Raises `OptionError` for a key that is not known, naming the nearest; `FormatError` for a file that is no YAML.
     """
-    values = read_config(config) if config is not None else {}
-    for assignment in assignments:
-        values = merge(values, parse_assignment(assignment))
+    values = merge(read_config(config) if config is not None else {}, parse_assignments(assignments))
     run_keys = [option.name for option in fields(RunOptions)]
     concerns = [option.name for option in fields(ModelOptions)]
     check_keys("option", values, [*run_keys, *concerns, *MODELS])
@@ -43,6 +42,14 @@ def read_config(path: Path) -> dict[str, Any]:
         raise FormatError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
         raise FormatError(f"{path} holds {type(values).__name__}: expected a mapping of options to values.")
+    return values
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """All of them as one nested mapping; of two for the same option the last counts."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        values = merge(values, parse_assignment(text))
     return values
 
 

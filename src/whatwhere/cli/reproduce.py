@@ -10,6 +10,7 @@ import typer
 
 from whatwhere.checks import check_choice
 from whatwhere.cli import console
+from whatwhere.cli.options import parse_assignments
 from whatwhere.errors import OptionError
 from whatwhere.experiments.catalogue import EXPERIMENTS
 from whatwhere.experiments.grid import GridPlan, GridProgress, check_folder
@@ -29,6 +30,12 @@ def reproduce(
         str | None, typer.Option(help="Numbers of images, training and validation, with commas between.")
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds with commas between; 0-4 stands for 0,1,2,3,4.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="One option of the experiment, e.g. image_size=[36,64]; repeatable."
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one a core if not given, 1: none but this.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Do what the folder lacks, and what failed.")] = False,
@@ -46,10 +53,18 @@ def reproduce(
         "seeds": _numbers("--seeds", seeds),
     }
     chosen.grid(preset, **part)  # says what is wrong before anything is done
+    options = chosen.options(preset, parse_assignments(set_ or []))
     check_folder(out, resume=resume, overwrite=overwrite)
     try:
         table = chosen.run(
-            out, preset, **part, workers=workers, resume=resume, overwrite=overwrite, observer=_observer(experiment)
+            out,
+            preset,
+            **part,
+            options=options,
+            workers=workers,
+            resume=resume,
+            overwrite=overwrite,
+            observer=_observer(experiment),
         )
     except KeyboardInterrupt:
         console.out.print(f"interrupted: what is done is kept in {out}; go on with --resume.", markup=False)

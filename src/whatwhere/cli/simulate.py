@@ -13,8 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from whatwhere.checks import check_keys
 from whatwhere.cli import console
-from whatwhere.cli.options import parse_assignment
-from whatwhere.config import merge
+from whatwhere.cli.options import parse_assignments
 from whatwhere.errors import OptionError
 from whatwhere.simulation import (
     NOISES,
@@ -123,9 +122,7 @@ def simulate(
 
 def _options(assignments: list[str]) -> dict[str, dict[str, Any]]:
     """The options of each concern, from KEY=VALUE."""
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        values = merge(values, parse_assignment(assignment))
+    values = parse_assignments(assignments)
     check_keys("option", values, _CONCERNS)
     for concern, of_concern in values.items():
         if not isinstance(of_concern, dict):

@@ -1,7 +1,7 @@
 """A published figure as an experiment: its grid of points, how each is solved, and the presets."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from whatwhere.checks import check_choice
+from whatwhere.config import make_options
 from whatwhere.errors import OptionError
 from whatwhere.experiments.grid import GridObserver, run_grid
 from whatwhere.experiments.points import Outcome, Point
@@ -77,6 +78,15 @@ class Experiment:
             for value in getattr(grid, name):
                 check_count(name, value, least)
         return grid
+
+    def options(self, preset: str, changes: Mapping[str, Any] | None = None) -> Any:
+        """The preset's options with `changes` in their place, by name.
+
+        Raises `OptionError` for a name that is not known, or a value that does not fit.
+        """
+        base = self.presets[check_choice("preset", preset, self.presets)].options
+        values = {option.name: getattr(base, option.name) for option in fields(base)}
+        return make_options(type(base), {**values, **(changes or {})})
 
     def points(self, grid: Grid) -> list[Point]:
         """Every point of a grid, each once."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from whatwhere.baselines import Ridge
 from whatwhere.baselines.options import ridge_strengths
+from whatwhere.config import Count
 from whatwhere.experiments.experiment import Experiment, Grid, Preset
 from whatwhere.experiments.fig3 import KERNEL_SIZE, Fig3Options, scored, simulated, test_images
 from whatwhere.experiments.points import Outcome, Point
@@ -23,8 +24,8 @@ MODELS = (ONE, SHARED, INDEPENDENT)
 class Fig1Options:
     """`image_size` (height, width), pixels; `n_test_images`: of each point's test set."""
 
-    image_size: tuple[int, int] = (48, 48)
-    n_test_images: int = 1000
+    image_size: tuple[Count, Count] = (48, 48)
+    n_test_images: Count = 1000
 
 
 def solve(options: Fig1Options, point: Point) -> Outcome:

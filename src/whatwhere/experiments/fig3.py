@@ -12,7 +12,7 @@ from torch.nn import functional
 from whatwhere.baselines import OLS, Lasso, Ridge
 from whatwhere.baselines.base import FilterModel
 from whatwhere.baselines.options import PAPER_LASSO, ridge_strengths
-from whatwhere.config import ModelOptions, PenaltyOptions
+from whatwhere.config import Count, ModelOptions, PenaltyOptions, Positive
 from whatwhere.estimators import PosteriorCNN
 from whatwhere.experiments.experiment import Experiment, Grid, Preset
 from whatwhere.experiments.networks import PathFit, fit_path
@@ -46,12 +46,12 @@ class Fig3Options:
       all start alike, as in the paper
     """
 
-    image_size: tuple[int, int] = (48, 48)
-    n_test_images: int = 1000
-    strengths: tuple[float, ...] = PAPER_STRENGTHS
-    most_strengths: int | None = 3
+    image_size: tuple[Count, Count] = (48, 48)
+    n_channels: Count = 1
+    n_test_images: Count = 1000
+    strengths: tuple[Positive, ...] = PAPER_STRENGTHS
+    most_strengths: Count | None = 3
     warm_start: bool = True
-    n_channels: int = 1
 
 
 Solver: TypeAlias = Callable[[Recording, LinearPopulation, int, Fig3Options], Outcome]

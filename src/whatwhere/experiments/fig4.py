@@ -2,11 +2,13 @@
 
 import time
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 
-from whatwhere.config import PenaltyOptions
+from whatwhere.config import Count, PenaltyOptions, Positive, Strength
 from whatwhere.experiments.experiment import Experiment, Grid, Preset
 from whatwhere.experiments.fig3 import scored, test_images
 from whatwhere.experiments.networks import PathFit, fit_path
@@ -37,7 +39,7 @@ TYPES: dict[str, tuple[float, ...]] = {
 class Fig4Options:
     """How the points of Figure 4 are solved: the paper's schedule, but for the rate and the steps that do not count.
 
-    - `image_size` (height, width), pixels; `n_test_images`: of each point's test set
+    - `image_size` (height, width), pixels; `n_channels` of colour; `n_test_images`: of each point's test set
     - `variation` of the kernels' shapes within a type
     - `mask_l1`, `feature_l1`: means over neurons of |m_n|_1 and |w_n|_1, with |w_n|_2 = 1. The stronger the second, the
       fewer kernels a neuron reads, but if it is too strong early, each keeps the kernel that it began with
@@ -45,15 +47,16 @@ class Fig4Options:
       until kernels that start alike have each found a type
     """
 
-    image_size: tuple[int, int] = (48, 48)
-    n_test_images: int = 1000
-    variation: float = 0.05
-    mask_l1: float = 0.1
-    feature_l1: float = 0.02
-    learning_rate: float = 3e-3
-    patience: int = 10
-    patience_from: int = 1500
-    max_steps: int = 8000
+    image_size: tuple[Count, Count] = (48, 48)
+    n_channels: Count = 1
+    n_test_images: Count = 1000
+    variation: Strength = 0.05
+    mask_l1: Strength = 0.1
+    feature_l1: Strength = 0.02
+    learning_rate: Positive = 3e-3
+    patience: Count = 10
+    patience_from: Annotated[int, Field(ge=0)] = 1500
+    max_steps: Count = 8000
 
 
 def solve(options: Fig4Options, point: Point) -> Outcome:
@@ -69,6 +72,7 @@ def solve(options: Fig4Options, point: Point) -> Outcome:
         size_factors=factors,
         variation=options.variation,
         image_size=options.image_size,
+        n_channels=options.n_channels,
         seed=point.seed,
     )
     recording = simulate(population, point.n_images, n_test_images=options.n_test_images, seed=point.seed)

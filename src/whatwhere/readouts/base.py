@@ -24,6 +24,9 @@ class Readout(nn.Module, ABC):
     step_seed: int = 0
     """Of all that `forward` draws in training. Set anew before each step, so that a resumed fit draws the same."""
 
+    solved: bool = False
+    """Whether feature weights and bias are solved for where the places are inferred, not stepped by the optimiser."""
+
     @abstractmethod
     def forward(self, maps: Tensor) -> Tensor:
         """(n_images, K, h, w) to (n_images, n_neurons)."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from whatwhere.config import ReadoutOptions
 from whatwhere.errors import OptionError
 from whatwhere.location_posterior import blur, features_at_places
-from whatwhere.noise_models import NoiseModel
+from whatwhere.noise_models import NOISE_MODELS, NoiseModel
 from whatwhere.penalties import mean_l1
 from whatwhere.readouts.base import Readout, draw, factorized_product, mask_positions
 
@@ -43,13 +43,16 @@ class PosteriorReadout(Readout):
         _check(options)
         n_features, height, width = map_shape
         self.n_neurons, self.map_shape, self.options = n_neurons, map_shape, options
-        self.weights = nn.Parameter(torch.full((n_neurons, n_features), 1.0 / n_features))
+        self.solved = n_features == 1 and options.nonlinearity == "identity"
+        self.weights = nn.Parameter(torch.full((n_neurons, n_features), 1.0 / n_features), not self.solved)
         self.posterior: Tensor
         self.mask: Tensor
+        self.noise_number: Tensor
         self.coefficients: Tensor
         self.dispersion: Tensor
         self.register_buffer("posterior", torch.zeros(n_neurons, len(options.widths), height, width))
         self.register_buffer("mask", torch.zeros(n_neurons, height, width))
+        self.register_buffer("noise_number", torch.zeros((), dtype=torch.int64))  # in NOISE_MODELS
         self.register_buffer("coefficients", torch.tensor([1.0, 0.0, 0.0]))
         self.register_buffer("dispersion", torch.ones(n_neurons))
 
@@ -79,13 +82,14 @@ class PosteriorReadout(Readout):
         blurred = [blur(self.posterior[:, i], width) for i, width in enumerate(self.options.widths)]
         self.mask.copy_(torch.stack(blurred).sum(0))
 
-    def noise(self, kind: str) -> NoiseModel:
+    def noise(self) -> NoiseModel:
         """The noise model as estimated last."""
-        return NoiseModel(kind, self.coefficients, self.dispersion)
+        return NoiseModel(NOISE_MODELS[int(self.noise_number)], self.coefficients, self.dispersion)
 
     @torch.no_grad()
     def set_noise(self, noise: NoiseModel) -> None:
-        """Keeps the estimates of a noise model."""
+        """Keeps a noise model and its estimates."""
+        self.noise_number.fill_(NOISE_MODELS.index(noise.kind))
         self.coefficients.copy_(noise.coefficients)
         self.dispersion.copy_(noise.dispersion)
 
