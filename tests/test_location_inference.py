@@ -20,7 +20,13 @@ from whatwhere.location_inference import (
     settle,
     training_loss,
 )
-from whatwhere.location_posterior import ConstantNoiseEvidence, VaryingNoiseEvidence, narrow_priors, posterior
+from whatwhere.location_posterior import (
+    FeatureMoments,
+    VaryingNoiseEvidence,
+    constant_noise_evidence,
+    narrow_priors,
+    posterior,
+)
 from whatwhere.losses import LOSSES
 from whatwhere.model import Model, Shapes
 from whatwhere.noise_models import NoiseModel, fit_noise
@@ -144,17 +150,22 @@ def test_likelihoods_of_the_best_places_are_those_of_all(
     assert (few[~best] == -torch.inf).all()
 
 
-def test_constant_noise_evidence_of_some_neurons_at_once_is_that_of_all(
-    images: torch.Tensor, responses: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("widths", [(0.0, 1.0), (1.0, 0.0, 0.4), (0.7, 1.0), (0.0,)])
+def test_constant_noise_evidence_is_that_of_all_features_for_any_number_of_neurons_at_once(
+    widths: tuple[float, ...], images: torch.Tensor, responses: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = build(noise="constant", prior_ridge=0.3)
-    alone = ConstantNoiseEvidence(2, 2 * MAP[0] * MAP[1], responses)
-    alone.add(torch.from_numpy(features(model, images)), responses)
+    """However the widths are ordered, and whether one of them is sharp or not."""
+    model = build(noise="constant", prior_ridge=0.3, widths=widths)
+    at = torch.from_numpy(features(model, images))
+    moments = FeatureMoments(2, len(widths) * MAP[0] * MAP[1], responses)
+    moments.add(at)
+    cross = torch.einsum("bka,bn->akn", at, responses - responses.mean(0))
+    expected = constant_noise_evidence(moments, cross, responses.var(0, correction=0), 0.3)
     with torch.no_grad():
-        for at_once in (1, 600, 10**9):  # numbers: one neuron, two, all
+        for at_once in (1, 600, 10**9):  # numbers: one neuron, some, all
             monkeypatch.setattr(location_inference, "_MOST_NUMBERS", at_once)
             found = log_evidence(model, images, responses)
-            torch.testing.assert_close(found, alone.evidence(0.3), rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_it_is_due_from_the_first_step_on_at_its_interval() -> None:

@@ -8,9 +8,10 @@ from scipy.stats import multivariate_normal
 
 from whatwhere.errors import OptionError
 from whatwhere.location_posterior import (
-    ConstantNoiseEvidence,
+    FeatureMoments,
     VaryingNoiseEvidence,
     blur,
+    constant_noise_evidence,
     credible_regions,
     entropy,
     narrow_priors,
@@ -51,10 +52,11 @@ def population(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def constant_evidence(features: torch.Tensor, responses: torch.Tensor, size: int, ridge: float) -> torch.Tensor:
-    found = ConstantNoiseEvidence(features.shape[1], features.shape[2], responses)
-    for some, wanted in zip(features.split(size), responses.split(size), strict=True):
-        found.add(some, wanted)
-    return found.evidence(ridge)
+    moments = FeatureMoments(features.shape[1], features.shape[2], features)
+    for some in features.split(size):
+        moments.add(some)
+    cross = torch.einsum("bka,bn->akn", features, responses - responses.mean(0))
+    return constant_noise_evidence(moments, cross, responses.var(0, correction=0), ridge)
 
 
 @pytest.mark.parametrize("n_features", [1, N_FEATURES])

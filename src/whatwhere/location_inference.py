@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from whatwhere.location_posterior import (
-    ConstantNoiseEvidence,
+    FeatureMoments,
     VaryingNoiseEvidence,
+    blur,
+    constant_noise_evidence,
     features_at_places,
     narrow_priors,
     posterior,
@@ -29,10 +31,10 @@ from whatwhere.readouts import PosteriorReadout
 from whatwhere.recentring import recentre
 
 _DRAWS = 4  # places drawn of each neuron to estimate weights and noise
-_MOST_NUMBERS = 2**25  # held at once
+_MOST_NUMBERS = 2**24  # held at once
 _MOST_FEATURES = 2**28  # kept from one loop over the images to the next
 _AT_ONCE = 2**20  # numbers of one step over places, so that they stay in the processor's cache
-_MOST_LIKELIHOODS = 1.5e8  # likelihoods of single responses in one call of `locate`
+_MOST_LIKELIHOODS = 4e7  # likelihoods of single responses in one call of `locate`
 _FEWEST_PLACES = 16
 _MOST_CHOOSING = 2**20  # responses that the noise model is chosen by
 _FIRST_FLOOR, _LAST_FLOOR = 0.9, 0.1  # of the variance that the noise has at least, of the response's
@@ -109,9 +111,7 @@ def _evidence(
     n_places = int(_MOST_LIKELIHOODS / (responses.numel() * (1 + n_features / 8)))
     if noise.kind != "constant" and n_places >= n_atoms:
         return _likelihood_everywhere(model, noise, batches, responses)
-    at_once = max(1, _MOST_NUMBERS // (n_features * n_atoms))  # neurons
-    parts = [_constant_evidence(model, batches, some) for some in responses.split(at_once, 1)]
-    evidence = torch.cat(parts)
+    evidence = _constant_evidence(model, batches, responses)
     if noise.kind == "constant":
         return evidence
     return _likelihood_at_best(model, noise, batches, responses, evidence, min(max(n_places, _FEWEST_PLACES), n_atoms))
@@ -132,13 +132,37 @@ def _integrated_evidence(
 
 
 def _constant_evidence(model: Model, batches: Iterable[Tensor], responses: Tensor) -> Tensor:
-    """Of as many neurons as `responses` (n_images, n_neurons) has: (n_neurons, n_atoms)."""
+    """(n_neurons, n_atoms)."""
     readout, options = model.readout, model.options
     assert isinstance(readout, PosteriorReadout)
-    constant = ConstantNoiseEvidence(readout.map_shape[0], readout.posterior[0].numel(), responses)
-    for features, wanted in zip(batches, responses.split(options.training.batch_size), strict=True):
-        constant.add(features, wanted)
-    return constant.evidence(options.readout.prior_ridge)
+    n_features, n_atoms = readout.map_shape[0], readout.posterior[0].numel()
+    moments = FeatureMoments(n_features, n_atoms, responses)
+    for features in batches:
+        moments.add(features)
+    at_once = max(1, _MOST_NUMBERS // (n_features * n_atoms))  # neurons
+    parts = []
+    for some in responses.split(at_once, 1):
+        cross = _cross_products(model, batches, some - some.mean(0))
+        parts.append(constant_noise_evidence(moments, cross, some.var(0, correction=0), options.readout.prior_ridge))
+    return torch.cat(parts)
+
+
+def _cross_products(model: Model, batches: Iterable[Tensor], centred: Tensor) -> Tensor:
+    """sum_b c_a y_bn: (n_atoms, K, n_neurons). A blur is its own adjoint, so the sharp features are all that it takes."""
+    widths, (n_features, height, width) = model.options.readout.widths, model.core.output_shape
+    n_pixels, n_atoms = height * width, len(widths) * height * width
+    sharp = widths.index(0.0) if 0.0 in widths else None
+    part = slice(0, n_atoms) if sharp is None else slice(sharp * n_pixels, (sharp + 1) * n_pixels)
+    total = centred.new_zeros((part.stop - part.start) * n_features, centred.shape[1])
+    size = model.options.training.batch_size
+    for features, wanted in zip(batches, centred.split(size), strict=True):
+        places_first = features.permute(2, 1, 0)[part]  # (n_places, K, n_images)
+        total.addmm_(places_first.flatten(0, 1), wanted)
+    cross = total.view(-1, n_features, centred.shape[1])
+    if sharp is None or len(widths) == 1:
+        return cross
+    maps = cross.permute(1, 2, 0).unflatten(2, (height, width)).contiguous()  # (K, n_neurons, h, w)
+    return torch.cat([blur(maps, width).flatten(2) for width in widths], 2).permute(2, 0, 1)
 
 
 def _feature_batches(model: Model, images: Tensor) -> Iterable[Tensor]:

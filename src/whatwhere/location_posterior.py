@@ -45,44 +45,47 @@ def _blur_matrix(size: int, width: float, like: Tensor) -> Tensor:
     return torch.where(apart <= reach, torch.exp(-apart.square() / (2 * width**2)) / total, 0.0).to(like.dtype)
 
 
-class ConstantNoiseEvidence:
-    """log p(y_n | n looks at atom a), weights integrated out, for noise of constant variance s_n^2.
+class FeatureMoments:
+    """sum_b c_a and sum_b c_a c_a^T of the features at every atom, batch by batch: images never have to fit together."""
 
-    With centred features and responses and w ~ N(0, tau_n^2 I), where tau_n^2 = s_n^2 / ridge:
-    -1/2 log|I + G_a / ridge| + 1/2 S_an^T (G_a + ridge I)^-1 S_an / s_n^2, up to a constant, with G_a = sum_b c_a c_a^T
-    and S_an = sum_b c_a y_bn. Both sums are taken batch by batch, so images never have to fit in memory together.
-    """
-
-    def __init__(self, n_features: int, n_atoms: int, responses: Tensor) -> None:
-        n_neurons = responses.shape[1]
+    def __init__(self, n_features: int, n_atoms: int, like: Tensor) -> None:
         self.n_images = 0
-        self.means = responses.mean(0)
-        self.variances = responses.var(0, correction=0).clamp(min=1e-12)
-        self.sums = responses.new_zeros(n_atoms, n_features)
-        self.gram = responses.new_zeros(n_atoms, n_features, n_features)
-        self.cross = responses.new_zeros(n_atoms * n_features, n_neurons)
+        self.sums = like.new_zeros(n_atoms, n_features)
+        self.gram = like.new_zeros(n_atoms, n_features, n_features)
 
-    def add(self, features: Tensor, responses: Tensor) -> None:
-        """One batch: features (n_images, K, n_atoms), responses (n_images, n_neurons)."""
+    def add(self, features: Tensor) -> None:
+        """One batch: (n_images, K, n_atoms)."""
         self.n_images += len(features)
         atoms_first = features.permute(2, 1, 0)  # (n_atoms, K, n_images)
         self.sums += atoms_first.sum(2)
         self.gram += atoms_first @ atoms_first.mT
-        centred = responses - self.means
-        self.cross += features.permute(0, 2, 1).reshape(len(features), -1).T @ centred  # (n_atoms * K, n_neurons)
 
-    def evidence(self, ridge: float) -> Tensor:
-        """(n_neurons, n_atoms). ridge: s_n^2 / tau_n^2, relative to the mean of G's diagonal."""
-        n_atoms, n_features = self.sums.shape
+    def centred_gram(self) -> Tensor:
+        """G_a = sum_b c_a c_a^T of centred features: (n_atoms, K, K)."""
         mean = self.sums / self.n_images
-        gram = self.gram - self.n_images * mean[:, :, None] * mean[:, None]  # (n_atoms, K, K)
-        size = gram.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12) * ridge
-        factor = torch.linalg.cholesky(gram + size * torch.eye(n_features).to(gram))
-        cross = self.cross.view(n_atoms, n_features, -1)  # (n_atoms, K, n_neurons)
-        solved = torch.linalg.solve_triangular(factor, cross, upper=False)
-        determinant = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1) - n_features * size.log()  # (n_atoms,)
-        gain = solved.square().sum(1) / self.variances  # (n_atoms, n_neurons)
-        return (0.5 * (gain - determinant[:, None])).T
+        return self.gram - self.n_images * mean[:, :, None] * mean[:, None]
+
+
+def constant_noise_evidence(moments: FeatureMoments, cross: Tensor, variances: Tensor, ridge: float) -> Tensor:
+    """log p(y_n | n looks at atom a), weights integrated out, for noise of constant variance s_n^2: (n_neurons, n_atoms).
+
+    With centred features and responses and w ~ N(0, tau_n^2 I), where tau_n^2 = s_n^2 / ridge:
+    -1/2 log|I + G_a / ridge| + 1/2 S_an^T (G_a + ridge I)^-1 S_an / s_n^2, up to a constant.
+
+    - `cross`: S_an = sum_b c_a y_bn, responses centred, (n_atoms, K, n_neurons)
+    - `variances`: s_n^2, (n_neurons,)
+    - `ridge`: s_n^2 / tau_n^2, relative to the mean of G's diagonal
+    """
+    gram = moments.centred_gram()
+    n_features = gram.shape[1]
+    size = gram.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12) * ridge
+    eye = torch.eye(n_features).to(gram)
+    factor = torch.linalg.cholesky(gram + size * eye)
+    inverse = torch.linalg.solve_triangular(factor, eye.expand_as(gram), upper=False)
+    solved = inverse @ cross  # faster than to solve for so many neurons
+    determinant = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1) - n_features * size.log()  # (n_atoms,)
+    gain = solved.square().sum(1) / variances.clamp(min=1e-12)  # (n_atoms, n_neurons)
+    return (0.5 * (gain - determinant[:, None])).T
 
 
 class VaryingNoiseEvidence:
