@@ -1,12 +1,15 @@
 """What a fit is said to need: memory from its sizes, time from its steps."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from whatwhere.config import CoreOptions, ModelOptions, TrainingOptions
+from whatwhere import cost, location_inference
+from whatwhere.config import CoreOptions, ModelOptions, ReadoutOptions, TrainingOptions
 from whatwhere.cost import estimate_memory, make_plan
+from whatwhere.location_inference import location_memory
 from whatwhere.model import Model, Shapes
 from whatwhere.training import Trainer, TrainingData
 
@@ -37,6 +40,11 @@ def test_the_plan_counts_images_parameters_candidates_and_steps() -> None:
     assert plan.n_parameters == kernels + shifts + masks + weights + biases
     assert plan.least_seconds == pytest.approx(plan.seconds_per_step * 5 * 3 * 2 * 4)
     assert plan.most_seconds == pytest.approx(plan.seconds_per_step * 1000 * 4)
+    later = make_plan(
+        model(max_steps=1000, patience=3, n_rates=2, check_every=5, patience_from=100, refit=True), some, 1
+    )
+    assert later.least_seconds == pytest.approx(later.seconds_per_step * (100 + 5 * 3 * 2))
+    assert later.most_seconds == pytest.approx(later.seconds_per_step * 2 * 1000)
     few = make_plan(model(max_steps=7), some, 1)
     assert few.least_seconds == few.most_seconds == pytest.approx(few.seconds_per_step * 7)
 
@@ -85,3 +93,23 @@ def test_the_seconds_are_those_of_the_steps_after_the_first(monkeypatch: pytest.
     assert plan.seconds_per_step == 4.0
     assert plan.least_seconds == 4.0 * 120 * 2
     assert plan.most_seconds == 4.0 * 1000 * 2
+
+
+def test_inferring_the_places_is_in_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = data(60)
+    options = ModelOptions(
+        core=CoreOptions(kernel_sizes=(5,), n_maps=3, padding="valid"),
+        readout=ReadoutOptions(widths=(0.0, 1.0), locate_every=10),
+    )
+    fitted = Model("posterior", options, Shapes(n_channels=1, height=12, width=17, n_neurons=6))
+    before = parameters(fitted)
+    monkeypatch.setattr(cost, "settle", lambda *arguments: time.sleep(0.5))
+    plan = make_plan(fitted, some, 1)
+    assert plan.seconds_per_step > 0.05, "half a second over ten steps"
+    assert torch.equal(parameters(fitted), before)
+    monkeypatch.setattr(location_inference, "_MOST_NUMBERS", 1)
+    kept = location_memory(fitted, 600) - location_memory(fitted, 400)
+    assert kept == 4 * 200 * 3 * 2 * 8 * 13, "the features of 200 images at both widths"
+    monkeypatch.setattr(location_inference, "_MOST_FEATURES", 0)
+    assert location_memory(fitted, 6_000) == location_memory(fitted, 600)
+    assert plan.memory >= location_memory(fitted, 60)

@@ -4,7 +4,9 @@ import copy
 import time
 from dataclasses import dataclass
 
+from whatwhere.location_inference import location_memory, settle
 from whatwhere.model import Model
+from whatwhere.readouts import PosteriorReadout
 from whatwhere.training import TrainingData, backpropagate
 
 _TIMED_STEPS = 2
@@ -15,8 +17,9 @@ class Plan:
     """Estimated before a fit starts.
 
     memory: bytes held at the peak, data, parameters with their gradients, moments and best copy, and activations of
-    one step. seconds_per_step: measured, 0 for a model that is solved without steps. least_seconds: if the validation
-    loss never got better; most_seconds: at `max_steps`; both for all candidates.
+    one step or what the inference of places takes. seconds_per_step: measured, inferences of places spread over the
+    steps between two of them; 0 for a model that is solved without steps. least_seconds: if the validation loss never
+    got better; most_seconds: at `max_steps`, and again for a last fit to all images; both for all candidates.
     """
 
     n_images: int
@@ -33,8 +36,8 @@ class Plan:
 def make_plan(model: Model, data: TrainingData, n_candidates: int, notes: tuple[str, ...] = ()) -> Plan:
     """The plan for fitting `n_candidates` models like this one; `model` itself is not changed."""
     options = model.options.training
-    seconds = _seconds_per_step(model, data)
-    least = min(options.check_every * options.patience * options.n_rates, options.max_steps)
+    seconds = _seconds_per_step(model, data) + _seconds_of_places(model, data)
+    least = min(options.patience_from + options.check_every * options.patience * options.n_rates, options.max_steps)
     return Plan(
         n_images=len(data.images),
         n_validation=len(data.validation_images),
@@ -43,19 +46,26 @@ def make_plan(model: Model, data: TrainingData, n_candidates: int, notes: tuple[
         memory=estimate_memory(model, data),
         seconds_per_step=seconds,
         least_seconds=seconds * least * n_candidates,
-        most_seconds=seconds * options.max_steps * n_candidates,
+        most_seconds=seconds * options.max_steps * (n_candidates + options.refit),
         notes=notes,
     )
 
 
 def estimate_memory(model: Model, data: TrainingData) -> int:
-    """Bytes at the peak of a step: data, seven copies of the parameters, and every map kept for the gradient."""
+    """Bytes at the peak: data, seven copies of the parameters, and every map kept for the gradient of a step.
+
+    Where places are inferred, the posterior and its best copy too, and the inference's own where that is more.
+    """
     tensors = (data.images, data.responses, data.validation_images, data.validation_responses)
     data_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     parameter_bytes = sum(parameter.numel() for parameter in model.parameters()) * 4
     parameters = 7 * parameter_bytes  # value, gradient, two moments; the best value and its two moments
     batch = min(model.options.training.batch_size, len(data.images))
-    return data_bytes + parameters + 4 * batch * _floats_per_image(model)
+    buffers = 3 * 4 * sum(buffer.numel() for buffer in model.readout.buffers())
+    at_once = 4 * batch * _floats_per_image(model)
+    if isinstance(model.readout, PosteriorReadout):
+        at_once = max(at_once, location_memory(model, len(data.images)))
+    return data_bytes + parameters + buffers + at_once
 
 
 def _floats_per_image(model: Model) -> int:
@@ -80,3 +90,13 @@ def _seconds_per_step(model: Model, data: TrainingData) -> float:
         if number:
             seconds += time.perf_counter() - started
     return seconds / _TIMED_STEPS
+
+
+def _seconds_of_places(model: Model, data: TrainingData) -> float:
+    """Of one inference of the places, measured, over the steps from one to the next."""
+    if not isinstance(model.readout, PosteriorReadout):
+        return 0.0
+    trial = copy.deepcopy(model)
+    started = time.perf_counter()
+    settle(trial, data.images, data.responses, 0)
+    return (time.perf_counter() - started) / model.options.readout.locate_every

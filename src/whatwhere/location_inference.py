@@ -175,6 +175,18 @@ def _feature_batches(model: Model, images: Tensor) -> Iterable[Tensor]:
     return list(batches) if len(images) * n_features_of_image <= _MOST_FEATURES else batches
 
 
+def location_memory(model: Model, n_images: int) -> int:
+    """Bytes that `locate` takes at its peak, beside model and data: features that are kept, and tables of the places."""
+    readout, options = model.readout, model.options
+    assert isinstance(readout, PosteriorReadout)
+    n_features, n_atoms = readout.map_shape[0], readout.posterior[0].numel()
+    of_image = n_features * n_atoms
+    kept = n_images * of_image if n_images * of_image <= _MOST_FEATURES else 0
+    batch = 3 * min(n_images, options.training.batch_size) * of_image
+    tables = 4 * readout.n_neurons * n_atoms + n_atoms * n_features**2 + 3 * max(_MOST_NUMBERS, of_image)
+    return 4 * (kept + batch + tables)
+
+
 @dataclass(frozen=True)
 class _FeatureBatches:
     model: Model
