@@ -148,7 +148,7 @@ def _constant_evidence(model: Model, batches: Iterable[Tensor], responses: Tenso
 
 
 def _cross_products(model: Model, batches: Iterable[Tensor], centred: Tensor) -> Tensor:
-    """sum_b c_a y_bn: (n_atoms, K, n_neurons). A blur is its own adjoint, so the sharp features are all that it takes."""
+    """sum_b c_a y_bn: (n_atoms, K, n_neurons). A blur is its own adjoint, so sharp features are all that it takes."""
     widths, (n_features, height, width) = model.options.readout.widths, model.core.output_shape
     n_pixels, n_atoms = height * width, len(widths) * height * width
     sharp = widths.index(0.0) if 0.0 in widths else None
@@ -176,7 +176,7 @@ def _feature_batches(model: Model, images: Tensor) -> Iterable[Tensor]:
 
 
 def location_memory(model: Model, n_images: int) -> int:
-    """Bytes that `locate` takes at its peak, beside model and data: features that are kept, and tables of the places."""
+    """Bytes that `locate` takes at its peak, beside model and data: features that are kept, tables of the places."""
     readout, options = model.readout, model.options
     assert isinstance(readout, PosteriorReadout)
     n_features, n_atoms = readout.map_shape[0], readout.posterior[0].numel()
