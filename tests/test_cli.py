@@ -377,7 +377,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, events: list[Plan | Progress], termin
     monkeypatch.setattr(
         console, "out", Console(file=file, force_terminal=terminal, color_system=None, highlight=False, soft_wrap=True)
     )
-    observe = console.observer("ridge", told=["known"])
+    observe = console.observer("ridge", told={"known"})
     for event in events:
         observe(event)
     return file.getvalue()

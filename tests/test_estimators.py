@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 import whatwhere as ww
 from whatwhere.errors import InputError, OptionError
 from whatwhere.estimators import CNN
-from whatwhere.estimators.cnn import choose_device
+from whatwhere.estimators.preparation import choose_device
 from whatwhere.metrics import correlation
 
 CORE = ww.CoreOptions(kernel_sizes=(5, 3), n_maps=3, padding=("valid", "same"))
@@ -534,6 +534,20 @@ def test_options_go_over_the_preset_one_by_one_or_whole() -> None:
     assert clone(model).get_params() == model.get_params()
     with pytest.raises(OptionError, match=r"unknown option of core 'n_map': .* Did you mean 'n_maps'\?"):
         ww.FactorizedCNN(core={"n_map": 4}).options()
+
+
+@pytest.mark.parametrize("kind", [ww.FactorizedCNN, ww.PosteriorCNN])
+def test_a_fit_that_found_nothing_says_so(kind: type[ww.FactorizedCNN]) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(200, 1, 14, 17)).astype(np.float32)
+    field = np.zeros((14, 17))
+    field[5:8, 8:11] = 1
+    seen = 5 + np.einsum("bcij,ij->b", images, field)[:, None]
+    options = {"core": {"kernel_sizes": (5,), "n_maps": 1}, "training": {"loss": "squared", "max_steps": 60}}
+    for responses, found in ((seen, True), (5 + rng.normal(size=(200, 1)), False)):
+        model = kind("simulation", **options).fit(images, responses)
+        notes = [note for note in model.notes_ if "nothing was found: predictions of validation images" in note]
+        assert len(notes) == (not found)
 
 
 def test_notes_on_the_data_stay_with_the_model() -> None:

@@ -46,7 +46,7 @@ def _blur_matrix(size: int, width: float, like: Tensor) -> Tensor:
 
 
 class FeatureMoments:
-    """sum_b c_a and sum_b c_a c_a^T of the features at every atom, batch by batch: images never have to fit together."""
+    """sum_b c_a and sum_b c_a c_a^T of the features at every atom, batch by batch: images need not fit together."""
 
     def __init__(self, n_features: int, n_atoms: int, like: Tensor) -> None:
         self.n_images = 0
@@ -67,7 +67,7 @@ class FeatureMoments:
 
 
 def constant_noise_evidence(moments: FeatureMoments, cross: Tensor, variances: Tensor, ridge: float) -> Tensor:
-    """log p(y_n | n looks at atom a), weights integrated out, for noise of constant variance s_n^2: (n_neurons, n_atoms).
+    """log p(y_n | n looks at atom a), weights integrated out, for noise of constant variance: (n_neurons, n_atoms).
 
     With centred features and responses and w ~ N(0, tau_n^2 I), where tau_n^2 = s_n^2 / ridge:
     -1/2 log|I + G_a / ridge| + 1/2 S_an^T (G_a + ridge I)^-1 S_an / s_n^2, up to a constant.
@@ -89,7 +89,7 @@ def constant_noise_evidence(moments: FeatureMoments, cross: Tensor, variances: T
 
 
 class VaryingNoiseEvidence:
-    """log p(y_n | n looks at atom a) of one feature, its weight integrated out, where the variance v depends on the rate.
+    """log p(y_n | n looks at atom a) of one feature, its weight integrated out; the variance varies with the rate.
 
     Laplace's method from the population's mean weight m, the same for all neurons, under the prior w ~ N(m, T): with
     r_ba = m c_ba + b and e = y - r, L = -1/2 sum_b [e^2 / phi v + log phi v], its gradient g = sum_b c dL/dr and

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -63,10 +63,10 @@ def size(n_bytes: float) -> str:
     raise AssertionError
 
 
-def observer(model: str, told: Collection[str] = ()) -> Observer:
+def observer(model: str, told: set[str] | None = None) -> Observer:
     """Prints the plan, then a line of progress: all of them in place on a terminal, few and lasting ones elsewhere.
 
-    told: notes that were shown already.
+    told: notes that were shown already; those shown here are added.
     """
     last = [-math.inf]
     in_place = [False]
@@ -74,7 +74,7 @@ def observer(model: str, told: Collection[str] = ()) -> Observer:
     def observe(event: Plan | Progress) -> None:
         if isinstance(event, Plan):
             show_plan(model, event)
-            show_notes(note for note in event.notes if note not in told)
+            show_new_notes(event.notes, told if told is not None else set())
             return
         ended = event.seconds_left == 0 and event.check.step > 0
         if not out.is_terminal and not ended and time.monotonic() - last[0] < _SECONDS_BETWEEN_LINES:
@@ -110,6 +110,13 @@ def show_plan(model: str, plan: Plan) -> None:
         f" parameters{candidates}; about {size(plan.memory)} of memory,{step}"
         f" {duration(plan.least_seconds)} at the least, {duration(plan.most_seconds)} at the most."
     )
+
+
+def show_new_notes(notes: Iterable[str], told: set[str]) -> None:
+    """Those of the notes that were not told yet, which they then are."""
+    new = [note for note in notes if note not in told]
+    told.update(new)
+    show_notes(new)
 
 
 def show_notes(notes: Iterable[str]) -> None:

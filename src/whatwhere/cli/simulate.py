@@ -1,7 +1,6 @@
 """`whatwhere simulate`: a recording whose truth is known, written to a file."""
 
 import math
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from whatwhere.checks import check_keys
 from whatwhere.cli import console
-from whatwhere.cli.options import parse_assignments
-from whatwhere.errors import OptionError
+from whatwhere.cli.populations import options_by_concern, read_size, stimuli_name
 from whatwhere.simulation import (
     NOISES,
     POPULATIONS,
@@ -31,18 +28,6 @@ from whatwhere.simulation import (
 )
 
 _SECONDS_BETWEEN_LINES = 20.0
-_CONCERNS = ("stimuli", "noise", "positions", "population")
-_FLAGS = {
-    "kind": "KIND",
-    "n_neurons": "--neurons",
-    "n_types": "--types",
-    "image_size": "--image-size",
-    "n_channels": "--channels",
-    "positions": "--positions",
-    "nonlinearity": "--nonlinearity",
-    "mean_rate": "--mean-rate",
-}
-"""Options of populations that the verb has itself: given twice, one of them would be ignored."""
 
 
 def simulate(
@@ -89,13 +74,13 @@ def simulate(
     dog: on-centre, off-surround (the paper's, of two sizes). gabor: simple cells. complex: energy model. mixture: a
     third of each.
     """
-    options = _options(set_ or [])
-    shown = _stimuli(stimuli, photographs, options["stimuli"])
+    options = options_by_concern(set_ or [])
+    shown = stimuli_name(stimuli, photographs, options["stimuli"])
     noise_model = make_noise(noise, **options["noise"])
     given = {"nonlinearity": nonlinearity} if nonlinearity is not None else nonlinearity_for(kind, noise_model)
     of_population = {
         "n_types": types,
-        "image_size": _size(image_size),
+        "image_size": read_size(image_size),
         "n_channels": channels,
         "positions": make_positions(positions, **options["positions"]),
         "mean_rate": mean_rate,
@@ -118,38 +103,6 @@ def simulate(
             observer=observer,
         )
     console.out.print(f"{images:,} images, {neurons:,} neurons: {out}", markup=False)
-
-
-def _options(assignments: list[str]) -> dict[str, dict[str, Any]]:
-    """The options of each concern, from KEY=VALUE."""
-    values = parse_assignments(assignments)
-    check_keys("option", values, _CONCERNS)
-    for concern, of_concern in values.items():
-        if not isinstance(of_concern, dict):
-            raise OptionError(f"{concern} must hold options, {concern}.NAME=VALUE: got {of_concern!r}.")
-    for name in values.get("population", {}):
-        if name in _FLAGS:
-            raise OptionError(f"population.{name} is {_FLAGS[name]} of this verb: give it there.")
-    return {concern: values.get(concern, {}) for concern in _CONCERNS}
-
-
-def _stimuli(stimuli: str | None, photographs: Path | None, options: dict[str, Any]) -> str:
-    """The name of the stimuli; a folder of photographs goes into their options."""
-    if photographs is None:
-        return stimuli or "white-noise"
-    if stimuli not in (None, "photographs"):
-        raise OptionError(f"--photographs gives a folder, but --stimuli is {stimuli}: leave one of them out.")
-    if "folder" in options:
-        raise OptionError("--photographs gives a folder, and so does stimuli.folder: leave one of them out.")
-    options["folder"] = str(photographs)
-    return "photographs"
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not found:
-        raise OptionError(f"--image-size is {text!r}: expected height and width, for example 36x64.")
-    return int(found[1]), int(found[2])
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from whatwhere.checks import check_choice
 from whatwhere.cli import console
 from whatwhere.cli.data import Format, data
 from whatwhere.cli.options import gather, options_help
+from whatwhere.cli.plan import plan
 from whatwhere.cli.reproduce import reproduce
 from whatwhere.cli.simulate import simulate
 from whatwhere.config import RunOptions
@@ -84,8 +85,10 @@ def fit(
     estimator = make_model(model, runs.own_values(model, [model], values), preset=options.preset, **_common(options))
     _check_out(out, overwrite, resume)  # before the recording is read
     loaded = _load(recording, format, options)
-    observer = console.observer(model, loaded.notes)
+    told = set(loaded.notes)
+    observer = console.observer(model, told)
     run = runs.fit_run(estimator, loaded, out, overwrite=overwrite, resume=resume, observer=observer)
+    console.show_new_notes(run.model.notes_, told)
     console.show_scores(run.scores)
     _end(out, run.model.stopped_)
 
@@ -118,6 +121,7 @@ def compare(
         make_model(name, runs.own_values(name, names, values), preset=options.preset, **_common(options))
     _check_out(out, overwrite, resume)
     loaded = _load(recording, format, options)
+    told = set(loaded.notes)
     comparison = runs.compare(
         loaded,
         names,
@@ -126,9 +130,11 @@ def compare(
         preset=options.preset,
         overwrite=overwrite,
         resume=resume,
-        observe=lambda name: console.observer(name, loaded.notes),
+        observe=lambda name: console.observer(name, told),
         **_common(options),
     )
+    for name, run in comparison.runs.items():
+        console.show_new_notes([f"{name}: {note}" for note in run.model.notes_ if note not in told], told)
     console.show_comparison(comparison)
     _end(out, next(reversed(comparison.runs.values())).model.stopped_)
 
@@ -186,6 +192,7 @@ def demo(
 
 app.command()(simulate)
 app.command()(reproduce)
+app.command()(plan)
 
 
 def _flags(*values: Any) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Estimator(BaseEstimator, ABC):
     fingerprint_: str
     history_: pd.DataFrame
     stopped_: str
-    notes_: tuple[str, ...]
+    notes_: tuple[str, ...] = ()
 
     @abstractmethod
     def asked(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The convolutional models: a shared core with one of five readouts, strengths chosen on validation images."""
 
 import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,25 +21,23 @@ from whatwhere.config import (
     make_options,
 )
 from whatwhere.cost import make_plan
-from whatwhere.errors import OptionError
 from whatwhere.estimators.base import (
     Estimator,
     Observer,
     as_recording,
-    constant_note,
     expect_shape,
     history_table,
-    response_scale,
     shapes_of,
 )
+from whatwhere.estimators.preparation import Prepared, choose_device, prepare
 from whatwhere.estimators.resume import begin_fit, checkpoint_path, cpu_threads
 from whatwhere.location_posterior import credible_regions, entropy
+from whatwhere.metrics import correlation
 from whatwhere.model import Model, Shapes, check_options, initialize
 from whatwhere.presets import options_over_preset
 from whatwhere.readouts import PosteriorReadout
 from whatwhere.recording import Recording
 from whatwhere.refitting import refit
-from whatwhere.standardisation import Standardisation
 from whatwhere.training import Result, TrainingData, interruptible, train
 
 
@@ -122,6 +120,7 @@ class CNN(Estimator):
                 note = f"threads={threads}, as the fit was begun with, not {self.threads}: the result depends on it"
                 prepared = replace(prepared, notes=(*prepared.notes, note))
             model, results = self._fit_candidates(options, prepared, shapes, folder, resume, observer)
+            prepared = replace(prepared, notes=(*prepared.notes, *nothing_found(model, prepared.data)))
         self.remember(recording, rows[0], fingerprint)
         self._keep(model, options, prepared, results)
         return self
@@ -137,7 +136,7 @@ class CNN(Estimator):
     def _fit_candidates(
         self,
         options: ModelOptions,
-        prepared: "Prepared",
+        prepared: Prepared,
         shapes: Shapes,
         folder: Path | None,
         resume: bool,
@@ -181,7 +180,7 @@ class CNN(Estimator):
                 results[-1] = replace(results[-1], stopped="interrupted")
         return models[0], results
 
-    def _keep(self, model: Model, options: ModelOptions, prepared: "Prepared", results: list[Result]) -> None:
+    def _keep(self, model: Model, options: ModelOptions, prepared: Prepared, results: list[Result]) -> None:
         self.options_ = options
         self.model_ = model
         self.standardisation_ = prepared.standardisation
@@ -329,51 +328,24 @@ class PosteriorCNN(CNN):
         return credible_regions(self.location_posterior_, level)
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A recording made ready for a fit: tensors on the device, and what undoes the scaling."""
+@torch.no_grad()
+def nothing_found(model: Model, data: TrainingData) -> tuple[str, ...]:
+    """A note where predictions of validation images correlate with responses no more than by chance.
 
-    data: TrainingData
-    standardisation: Standardisation
-    response_scale: np.ndarray
-    notes: tuple[str, ...]
-
-
-def prepare(
-    recording: Recording,
-    options: ModelOptions,
-    rows: np.ndarray,
-    validation_rows: np.ndarray,
-    device: torch.device,
-    fingerprint: str,
-) -> Prepared:
-    """Standardises and scales by statistics of the training rows alone, and moves all to the device."""
-    standardisation = Standardisation.fit(recording.images, options.preprocessing.standardize, rows=rows)
-    scale = np.ones(recording.n_neurons, np.float32)
-    if options.preprocessing.scale_responses:
-        scale = response_scale(recording.responses[rows]).astype(np.float32)
-
-    def to_device(some: np.ndarray) -> tuple[Tensor, Tensor]:
-        images = standardisation.apply(recording.read_images(some))
-        return torch.from_numpy(images).to(device), torch.from_numpy(recording.responses[some] / scale).to(device)
-
-    data = TrainingData(*to_device(rows), *to_device(validation_rows), fingerprint)
-    return Prepared(data, standardisation, scale, (*recording.notes, *constant_note(recording)))
-
-
-def choose_device(name: str) -> torch.device:
-    """The device named, or for "auto" a GPU where there is one; raises `OptionError` where it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
-            raise RuntimeError("double precision is needed, which it may lack")
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise OptionError(f"device {name!r} cannot be used ({reason}): choose 'auto', 'cpu' or 'cuda'.") from None
-    return device
+    The mean correlation over neurons is then within two of its standard errors, 1 / sqrt(n_images n_neurons), of 0.
+    """
+    if len(data.validation_images) < 2:
+        return ()
+    batches = data.validation_images.split(model.options.training.batch_size)
+    predicted = torch.cat([model(images) for images in batches]).cpu().numpy()
+    found = float(correlation(predicted, data.validation_responses.cpu().numpy()).mean())
+    chance = 2 / predicted.size**0.5
+    if found > chance:
+        return ()
+    return (
+        f"nothing was found: predictions of validation images correlate with responses at {found:.3f}, where chance"
+        f" reaches {chance:.3f}. More images or neurons, other strengths or a smaller core may help",
+    )
 
 
 def _varied(penalties: PenaltyOptions, n: int) -> dict[str, list[float]]:

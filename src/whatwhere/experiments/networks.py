@@ -11,7 +11,7 @@ from torch import Tensor
 
 from whatwhere.config import ModelOptions, PenaltyOptions
 from whatwhere.estimators.base import shapes_of
-from whatwhere.estimators.cnn import Prepared, prepare
+from whatwhere.estimators.preparation import Prepared, prepare
 from whatwhere.model import Model, initialize, set_statistics, spread
 from whatwhere.recording import Recording
 from whatwhere.training import train

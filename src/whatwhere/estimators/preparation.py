@@ -1,0 +1,61 @@
+"""A recording made ready for a fit: standardised, scaled, on the device."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from whatwhere.config import ModelOptions
+from whatwhere.errors import OptionError
+from whatwhere.estimators.base import constant_note, response_scale
+from whatwhere.recording import Recording
+from whatwhere.standardisation import Standardisation
+from whatwhere.training import TrainingData
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recording made ready for a fit: tensors on the device, and what undoes the scaling."""
+
+    data: TrainingData
+    standardisation: Standardisation
+    response_scale: np.ndarray
+    notes: tuple[str, ...]
+
+
+def prepare(
+    recording: Recording,
+    options: ModelOptions,
+    rows: np.ndarray,
+    validation_rows: np.ndarray,
+    device: torch.device,
+    fingerprint: str,
+) -> Prepared:
+    """Standardises and scales by statistics of the training rows alone, and moves all to the device."""
+    standardisation = Standardisation.fit(recording.images, options.preprocessing.standardize, rows=rows)
+    scale = np.ones(recording.n_neurons, np.float32)
+    if options.preprocessing.scale_responses:
+        scale = response_scale(recording.responses[rows]).astype(np.float32)
+
+    def to_device(some: np.ndarray) -> tuple[Tensor, Tensor]:
+        images = standardisation.apply(recording.read_images(some))
+        return torch.from_numpy(images).to(device), torch.from_numpy(recording.responses[some] / scale).to(device)
+
+    data = TrainingData(*to_device(rows), *to_device(validation_rows), fingerprint)
+    return Prepared(data, standardisation, scale, (*recording.notes, *constant_note(recording)))
+
+
+def choose_device(name: str) -> torch.device:
+    """The device named, or for "auto" a GPU where there is one; raises `OptionError` where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("double precision is needed, which it may lack")
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"device {name!r} cannot be used ({reason}): choose 'auto', 'cpu' or 'cuda'.") from None
+    return device
