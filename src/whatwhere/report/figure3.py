@@ -25,7 +25,7 @@ from whatwhere.report.style import (
     symmetric_limit,
 )
 
-SHARING = ("cnn", "posterior")
+SHARING = ("cnn", "posterior", "posterior-constant")
 """Models of all neurons together: a curve for each number of neurons. The others fit each neuron by itself."""
 NAMES = {
     "ols": "OLS",
@@ -34,6 +34,7 @@ NAMES = {
     "cnn": "CNN",
     "true-kernel": "true kernel, masks fitted",
     "posterior": "posterior",
+    "posterior-constant": "posterior, constant noise",
     "posterior-true-kernel": "true kernel, posterior",
 }
 LOOKS: dict[str, dict[str, Any]] = {
@@ -43,7 +44,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "true-kernel": {"color": "black", "linestyle": "--", "marker": ""},
     "posterior-true-kernel": {"color": COLOURS[3], "linestyle": "--", "marker": ""},
 }
-SHADES = {"cnn": ("Blues", "o"), "posterior": ("Reds", "D")}
+SHADES = {"cnn": ("Blues", "o"), "posterior": ("Reds", "D"), "posterior-constant": ("Purples", "P")}
 MOST_ROWS = 5  # of kernels in panel C
 EXAMPLES = 6  # receptive fields in panel A
 
