@@ -17,6 +17,9 @@ ORDER = [2, 0, 1]
 TWICE = [0, 1, 2, 0, 1, 2]
 
 
+SHARED = ("readout.coefficients", "readout.noise_number")  # by all neurons
+
+
 def options(name: str) -> ModelOptions:
     strengths = dict.fromkeys(READOUTS[name].strengths, 0.3)
     return ModelOptions(
@@ -43,7 +46,7 @@ def population(name: str, which: list[int]) -> Model:
             model.readout.set_posterior(odds / odds.sum((1, 2, 3), keepdim=True))
     chosen = Model(name, options(name), Shapes(1, HEIGHT, WIDTH, len(which))).double()
     state = {
-        key: value[which] if (key == "bias" or key.startswith("readout.")) and "coefficients" not in key else value
+        key: value[which] if (key == "bias" or key.startswith("readout.")) and key not in SHARED else value
         for key, value in model.state_dict().items()
     }
     chosen.load_state_dict(state)

@@ -168,15 +168,17 @@ def test_one_neuron_alone_ends_above_zero() -> None:
 
 
 def test_noise_in_proportion_to_the_rate_beats_constant_noise_where_it_is_right() -> None:
-    """With 320 images to fit to, FEV over seeds 0 to 2: rate 0.96 to 0.98, constant 0.86 to 0.88, 0.09 to 0.11 less."""
+    """With 200 images to fit to, FEV over seeds 0 to 2: rate 0.96 to 0.99, constant 0.64 to 0.88, at least 0.11 less."""
     for seed in range(3):
-        population, recording = simulated(n_images=400, seed=seed)
+        population, recording = simulated(n_images=250, seed=seed)
         scores = {}
         for noise in ("constant", "rate"):
             model = make(seed, noise=noise).fit(recording)
             scores[noise] = fev(model, recording).mean()
-            assert location_errors(model.locations_, population.locations).max() <= 1
-        assert scores["rate"] - scores["constant"] > 0.05
+            if noise == "rate":
+                assert location_errors(model.locations_, population.locations).max() <= 1
+        assert scores["rate"] > 0.95
+        assert scores["rate"] - scores["constant"] > 0.1
 
 
 def test_estimated_noise_does_as_well_as_the_noise_known_and_poisson_is_refused() -> None:

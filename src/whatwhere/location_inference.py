@@ -93,8 +93,8 @@ def settle(model: Model, images: Tensor, responses: Tensor, seed: int) -> None:
 def log_evidence(model: Model, images: Tensor, responses: Tensor, prior: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """(n_neurons, n_widths * h * w). prior: mean (K + 1,) and covariance of weights and bias over neurons.
 
-    Weights are integrated out under constant noise, and under noise that varies with the rate of an identity output
-    where there is one feature and so a prior worth the name; otherwise they are taken as they are.
+    Of one feature, whose weight is solved for, that weight is integrated out under the neurons' own prior. Otherwise
+    weights are integrated out under constant noise, with a broad prior, and taken as they are under noise that varies.
     """
     return _evidence(model, _feature_batches(model, images), responses, prior)
 
@@ -106,7 +106,7 @@ def _evidence(
     assert isinstance(readout, PosteriorReadout)
     n_features, n_atoms = readout.map_shape[0], readout.posterior[0].numel()
     noise = readout.noise()
-    if noise.kind != "constant" and prior is not None and n_features == 1:
+    if prior is not None and n_features == 1:
         return _integrated_evidence(noise, batches, responses.split(size), *prior)
     n_places = int(_MOST_LIKELIHOODS / (responses.numel() * (1 + n_features / 8)))
     if noise.kind != "constant" and n_places >= n_atoms:
