@@ -168,7 +168,7 @@ def test_one_neuron_alone_ends_above_zero() -> None:
 
 
 def test_noise_in_proportion_to_the_rate_beats_constant_noise_where_it_is_right() -> None:
-    """With 200 images to fit to, FEV over seeds 0 to 2: rate 0.96 to 0.99, constant 0.64 to 0.88, at least 0.11 less."""
+    """With 200 images to fit to, FEV over seeds 0 to 2: rate 0.96 to 0.99, constant 0.64 to 0.88, 0.11 less or more."""
     for seed in range(3):
         population, recording = simulated(n_images=250, seed=seed)
         scores = {}
