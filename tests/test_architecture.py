@@ -25,7 +25,7 @@ LEVELS = {
     **dict.fromkeys(["config", "metrics", "losses", "penalties", "rows", "files"], 1),
     **dict.fromkeys(["noise_models", "normal_hierarchy", "location_posterior"], 1),
     **dict.fromkeys(["recording", "recording_parts", "standardisation", "heldout", "formats", "datasets"], 2),
-    **dict.fromkeys(["core", "readouts", "initialisation", "presets"], 2),
+    **dict.fromkeys(["core", "readouts", "initialisation", "alignment", "presets"], 2),
     **dict.fromkeys(["model", "storage", "training", "refitting", "optimisers", "cost"], 3),
     **dict.fromkeys(["location_inference", "recentring"], 3),
     **dict.fromkeys(["estimators", "baselines", "simulation"], 4),
@@ -240,13 +240,11 @@ def running_strangers_code(modules: dict[str, Module]) -> list[str]:
 def _can_run_code(call: ast.Call) -> bool:
     options = {option.arg: ast.unparse(option.value) for option in call.keywords}
     name = _called(call)
-    if (
-        name.split(".")[-1] == "load_state_dict_from_url"
-    ):  # torch.hub's checked download, a pickle unless told otherwise
+    if name == "torch.load" or name.endswith("load_state_dict_from_url"):  # pickles, unless told to take tensors alone
         return options.get("weights_only") != "True"
     return (
         options.get("allow_pickle", "False") != "False"
-        or name in ("torch.load", "yaml.load", "yaml.full_load", "yaml.unsafe_load", "eval", "exec")
+        or name in ("yaml.load", "yaml.full_load", "yaml.unsafe_load", "eval", "exec")
         or name.split(".")[-1] in ("read_pickle", "to_pickle")
     )
 
@@ -329,7 +327,8 @@ OFFENDERS: dict[Callable[[dict[str, Module]], list[str]], list[tuple[dict[str, s
     running_strangers_code: [
         ({"storage": "import pickle"}, "storage imports pickle"),
         ({"storage": "from joblib import dump"}, "storage imports joblib"),
-        ({"storage": "torch.load(path, weights_only=True)"}, "storage:1 calls torch.load"),
+        ({"storage": "torch.load(path)"}, "storage:1 calls torch.load"),
+        ({"storage": "torch.load(path, weights_only=False)"}, "storage:1 calls torch.load"),
         ({"storage": "from torch import load"}, "storage:1 imports torch.load"),
         ({"storage": "np.load(path, allow_pickle=True)"}, "storage:1 calls np.load"),
         ({"storage": "yaml.load(text, Loader)"}, "storage:1 calls yaml.load"),

@@ -22,6 +22,7 @@ from whatwhere.simulation import (
     make_population,
     simulate,
     simulate_population,
+    vgg_population,
 )
 
 Outcome = tuple[int, str, str]
@@ -99,6 +100,26 @@ def test_every_kind_is_that_of_the_library(kind: str, run: Callable[..., Outcome
     recording = ww.load(tmp_path / "a.h5")
     np.testing.assert_array_equal(recording.truth.kernels, population.kernels)
     np.testing.assert_allclose(recording.truth.read_rates(), population.rates(recording.read_images()), rtol=1e-6)
+
+
+def test_units_of_vgg_have_sizes_colours_and_a_mean_rate_of_their_own(
+    run: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    few = ("--neurons", "6", "--images", "60", "--test-images", "5")
+    assert run("vgg", "--out", "a.h5", "--types", "3", "--image-size", "18x23", "--mean-rate", "0.3", *few)[0] == 0
+    recording = ww.load(tmp_path / "a.h5")
+    population = vgg_population(6, n_types=3, image_size=(18, 23))
+    assert recording.image_shape == (3, 18, 23)
+    np.testing.assert_array_equal(recording.truth.locations, population.locations)
+    np.testing.assert_allclose(recording.truth.read_rates().mean(0), 0.3, rtol=0.5)
+    code, _, err = run("vgg", "--out", "b.h5", "--channels", "1", *few)
+    assert (code, "see 3, red, green and blue" in err) == (2, True)
+    code, _, err = run("dog", "--out", "b.h5", "--weights", "hub", *SMALL)
+    assert (code, "unknown option of the population 'dog' 'weights'" in err) == (2, True)
+    code, _, err = run("vgg", "--out", "b.h5", "--weights", "absent.pth", *few)
+    assert (code, "absent.pth is no file" in err) == (3, True)
+    code, _, err = run("vgg", "--out", "b.h5", "--set", "population.weights=hub", *few)
+    assert (code, "--weights of this verb" in err) == (2, True)
 
 
 def test_explicit_nonlinearity_wins(run: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -402,6 +402,11 @@ GRID = Grid(("factorized",), (1, 50), (64,), (0,))
     ("options", "error", "message"),
     [
         ({"kind": "dgo"}, OptionError, "unknown kind of population 'dgo'.*Did you mean 'dog'"),
+        (
+            {"kind": "vgg"},
+            OptionError,
+            "unknown kind of population 'vgg': expected one of 'dog', 'gabor', 'complex', 'mixture'",
+        ),
         ({"noise": "poison"}, OptionError, "unknown noise 'poison'.*Did you mean 'poisson'"),
         ({"kind": "mixture"}, OptionError, "n_neurons is 1: a mixture of 3 kinds of neurons needs at least 3"),
         ({"image_size": (16, 26)}, OptionError, r"kernel_size \(=17\) does not fit in image_size"),

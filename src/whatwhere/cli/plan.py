@@ -13,12 +13,12 @@ from whatwhere.cli.grids import finish, n_failed, part_of_grid, run
 from whatwhere.cli.populations import options_by_concern, read_size, stimuli_name
 from whatwhere.experiments.grid import check_folder
 from whatwhere.experiments.images_needed import Goal, answer, find_needs
-from whatwhere.experiments.planning import MODELS, PLAN, check
-from whatwhere.simulation import NOISES, POPULATIONS, POSITIONS, STIMULI
+from whatwhere.experiments.planning import MODELS, PLAN, PLANNED, check
+from whatwhere.simulation import NOISES, POSITIONS, STIMULI
 
 
 def plan(
-    kind: Annotated[str, typer.Argument(help=f"Kind of neurons: {', '.join(POPULATIONS)}.")],
+    kind: Annotated[str, typer.Argument(help=f"Kind of neurons: {', '.join(PLANNED)}.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for tables, figure and page; made if missing.")],
     target: Annotated[float, typer.Option(help="FEV that the recording is to reach, between 0 and 1.")] = 0.8,
     mean_rate: Annotated[

@@ -18,6 +18,7 @@ _FLAGS = {
     "positions": "--positions",
     "nonlinearity": "--nonlinearity",
     "mean_rate": "--mean-rate",
+    "weights": "--weights",
 }
 """Options of populations that the verb has itself: given twice, one of them would be ignored."""
 

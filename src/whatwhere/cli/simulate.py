@@ -19,6 +19,7 @@ from whatwhere.simulation import (
     STIMULI,
     SimulationPlan,
     SimulationProgress,
+    has_mean_rate,
     make_noise,
     make_population,
     make_positions,
@@ -44,10 +45,16 @@ def simulate(
         Path | None, typer.Option(help="Folder of photographs, of which the images are crops.")
     ] = None,
     noise: Annotated[str, typer.Option(help=f"One of {', '.join(NOISES)}.")] = "paper",
-    image_size: Annotated[str, typer.Option("--image-size", metavar="HxW", help="Height and width, pixels.")] = "48x48",
-    channels: Annotated[int, typer.Option(help="Colour channels.")] = 1,
+    image_size: Annotated[
+        str | None,
+        typer.Option("--image-size", metavar="HxW", help="Height and width, pixels; 48x48, or 44x44 for vgg."),
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="Colour channels; 1, or 3 for vgg.")] = None,
     types: Annotated[
-        int | None, typer.Option(help="Cell types: sizes, or orientations; the kind's own number.")
+        int | None, typer.Option(help="Cell types: sizes, orientations or feature maps; the kind's own number.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Of vgg: seeded (a stand-in, no download), hub (550 MB, once) or a file.")
     ] = None,
     positions: Annotated[str, typer.Option(help=f"One of {', '.join(POSITIONS)}.")] = "random",
     nonlinearity: Annotated[
@@ -72,21 +79,28 @@ def simulate(
     """Simulate a recording whose truth is known, and write it, with the truth beside, like any other recording.
 
     dog: on-centre, off-surround (the paper's, of two sizes). gabor: simple cells. complex: energy model. mixture: a
-    third of each.
+    third of each. vgg: units of VGG-19, whose feature maps are the types (the paper's nonlinear population).
     """
     options = options_by_concern(set_ or [])
     shown = stimuli_name(stimuli, photographs, options["stimuli"])
     noise_model = make_noise(noise, **options["noise"])
-    given = {"nonlinearity": nonlinearity} if nonlinearity is not None else nonlinearity_for(kind, noise_model)
+    given: dict[str, Any] = (
+        {"nonlinearity": nonlinearity} if nonlinearity is not None else nonlinearity_for(kind, noise_model)
+    )
     of_population = {
         "n_types": types,
-        "image_size": read_size(image_size),
-        "n_channels": channels,
         "positions": make_positions(positions, **options["positions"]),
-        "mean_rate": mean_rate,
         "seed": seed,
     }
+    flags = {
+        "image_size": read_size(image_size) if image_size is not None else None,
+        "n_channels": channels,
+        "weights": weights,
+        "mean_rate": mean_rate if has_mean_rate(kind) else None,
+    }
+    given |= {name: value for name, value in flags.items() if value is not None}
     population = make_population(kind, neurons, **{**of_population, **given, **options["population"]})
+    own_rate = shown == "white-noise" and has_mean_rate(kind)  # the kernels' norms set it
     with _observer(compress) as observer:
         simulate_to_file(
             out,
@@ -96,7 +110,7 @@ def simulate(
             n_repeats=repeats,
             stimuli=make_stimulus(shown, **options["stimuli"]),
             noise=noise_model,
-            mean_rate=None if shown == "white-noise" else mean_rate,  # under white noise the kernels' norms set it
+            mean_rate=None if own_rate else mean_rate,
             seed=seed,
             compress=compress,
             overwrite=overwrite,

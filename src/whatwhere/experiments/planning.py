@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from whatwhere.checks import check_choice
 from whatwhere.config import ModelOptions
 from whatwhere.estimators import PosteriorCNN
 from whatwhere.experiments.architectures import (
@@ -23,6 +24,7 @@ from whatwhere.experiments.points import Outcome, Point
 from whatwhere.metrics import fev
 from whatwhere.recording import Recording
 from whatwhere.simulation import (
+    POPULATIONS,
     Population,
     make_noise,
     make_population,
@@ -34,13 +36,15 @@ from whatwhere.simulation import (
 
 WHITE_NOISE = "white-noise"
 LEAST_IMAGES = 8
+PLANNED = tuple(kind for kind in POPULATIONS if kind != "vgg")
+"""Kinds that a network of one layer fits (`architectures`); units of VGG-19 are none."""
 
 
 @dataclass(frozen=True)
 class PlanOptions:
     """The population and its recordings, and how they are fitted.
 
-    - `kind`: one of `POPULATIONS`; `n_types`: None for as many as the kind has; `nonlinearity`: None for the one that
+    - `kind`: one of `PLANNED`; `n_types`: None for as many as the kind has; `nonlinearity`: None for the one that
       the noise needs; `positions`, `stimuli`, `noise`: one of `POSITIONS`, `STIMULI`, `NOISES`
     - `mean_rate`: of every neuron's |rate| under the stimuli
     - `image_size` (height, width), pixels; `n_channels` of colour; `n_test_images`: of each point's test set
@@ -72,6 +76,7 @@ class PlanOptions:
 
 def population_of(options: PlanOptions, n_neurons: int, seed: int) -> Population:
     """The neurons of a point; raises `OptionError` for what cannot be."""
+    check_choice("kind of population", options.kind, PLANNED)
     given = nonlinearity_for(options.kind, make_noise(options.noise, **options.more("noise")))
     if options.nonlinearity is not None:
         given = {"nonlinearity": options.nonlinearity}

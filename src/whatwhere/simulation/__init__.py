@@ -4,7 +4,7 @@ from whatwhere.simulation.complex_cells import EnergyPopulation, complex_populat
 from whatwhere.simulation.dead_leaves import DeadLeaves
 from whatwhere.simulation.gabors import gabor, gabor_population
 from whatwhere.simulation.gaussians import difference_of_gaussians, simulate_population, size_factors
-from whatwhere.simulation.kinds import POPULATIONS, make_population, nonlinearity_for
+from whatwhere.simulation.kinds import POPULATIONS, has_mean_rate, make_population, nonlinearity_for
 from whatwhere.simulation.mixtures import MixedPopulation, mixed_population
 from whatwhere.simulation.noise import (
     NOISES,
@@ -32,12 +32,15 @@ from whatwhere.simulation.recovery import (
 )
 from whatwhere.simulation.stimuli import STIMULI, make_stimuli, make_stimulus, white_noise
 from whatwhere.simulation.synthetic import Checkerboard, PinkNoise, WhiteNoise
+from whatwhere.simulation.vgg import VGG, load_vgg
+from whatwhere.simulation.vgg_population import VGGPopulation, vgg_population
 
 __all__ = [
     "NOISES",
     "POPULATIONS",
     "POSITIONS",
     "STIMULI",
+    "VGG",
     "CalciumNoise",
     "Checkerboard",
     "Coverage",
@@ -56,6 +59,7 @@ __all__ = [
     "Retinotopic",
     "SimulationPlan",
     "SimulationProgress",
+    "VGGPopulation",
     "WhiteNoise",
     "add_noise",
     "complex_population",
@@ -63,8 +67,10 @@ __all__ = [
     "difference_of_gaussians",
     "gabor",
     "gabor_population",
+    "has_mean_rate",
     "hit_rate",
     "kernel_correlation",
+    "load_vgg",
     "location_errors",
     "make_noise",
     "make_population",
@@ -80,5 +86,6 @@ __all__ = [
     "size_factors",
     "true_positions",
     "type_accuracy",
+    "vgg_population",
     "white_noise",
 ]

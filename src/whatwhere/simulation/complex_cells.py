@@ -47,6 +47,11 @@ class EnergyPopulation:
         return self.even.image_size
 
     @property
+    def field_size(self) -> tuple[int, int]:
+        """That of the images shown."""
+        return self.image_size
+
+    @property
     def n_channels(self) -> int:
         """Number of colour channels of the images."""
         return self.even.n_channels

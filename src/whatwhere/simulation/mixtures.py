@@ -42,11 +42,22 @@ class MixedPopulation:
                 f"the populations are for images of {' and '.join(map(str, sorted(shapes)))}: expected one (n_channels,"
                 " height, width)."
             )
+        fields = {tuple(part.field_size) for part in self.parts}
+        if len(fields) > 1:
+            raise InputError(
+                f"the populations see {' and '.join(map(str, sorted(fields)))} pixels of what images of"
+                f" {self.image_size} are part of: expected one (height, width)."
+            )
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width), pixels."""
         return self.parts[0].image_size
+
+    @property
+    def field_size(self) -> tuple[int, int]:
+        """(height, width) of the images that the neurons see, pixels."""
+        return self.parts[0].field_size
 
     @property
     def n_channels(self) -> int:

@@ -21,7 +21,11 @@ class Population(Protocol):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of the images that they look at."""
+        """(height, width) of the images that models are shown."""
+
+    @property
+    def field_size(self) -> tuple[int, int]:
+        """(height, width) of the images that they see; those shown are its first rows and columns, or all of it."""
 
     @property
     def n_channels(self) -> int:
@@ -118,6 +122,11 @@ class LinearPopulation:
     def n_neurons(self) -> int:
         """Number of neurons."""
         return len(self.kernels)
+
+    @property
+    def field_size(self) -> tuple[int, int]:
+        """That of the images shown."""
+        return self.image_size
 
     @property
     def n_channels(self) -> int:

@@ -145,7 +145,7 @@ class _Writer:
         for first in range(0, plan.n_test_images, plan.images_at_once):
             rows = slice(first, min(first + plan.images_at_once, plan.n_test_images))
             shown = session.test_images(first, rows.stop - first)
-            images[rows], rates[rows] = shown, session.population.rates(shown)
+            images[rows], rates[rows] = session.shown(shown), session.population.rates(shown)
             self._tell(len(shown))
         self._table("test/rates", plan.n_test_images)[:] = rates
         n_trials = plan.n_test_images * max(1, plan.n_repeats)

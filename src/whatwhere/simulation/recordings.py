@@ -64,8 +64,13 @@ class Session:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(n_channels, height, width)."""
+        """(n_channels, height, width) of what is shown, and stored."""
         return self.population.n_channels, *self.population.image_size
+
+    def shown(self, images: np.ndarray) -> np.ndarray:
+        """The part of these images that models are shown: the population may see more."""
+        height, width = self.population.image_size
+        return images[:, :, :height, :width]
 
     @property
     def neurons(self) -> pd.DataFrame:
@@ -89,11 +94,11 @@ class Session:
         return tuple(notes)
 
     def images(self, first: int, n_images: int) -> np.ndarray:
-        """Some training images."""
+        """Some training images, as the population sees them."""
         return self._draw(self.training, first, n_images, TRAINING)
 
     def test_images(self, first: int, n_images: int) -> np.ndarray:
-        """Some test images."""
+        """Some test images, as the population sees them."""
         return self._draw(self.test, first, n_images, TEST)
 
     def calibration_images(self) -> DrawnImages:
@@ -107,12 +112,13 @@ class Session:
             self.noise.trial(stream(self.seed, NOISE))(first)
 
     def _drawn(self, n_images: int, path: int) -> DrawnImages:
-        return DrawnImages(lambda first, n: self._draw(self.training, first, n, path), (n_images, *self.image_shape))
+        shape = (n_images, self.population.n_channels, *self.population.field_size)
+        return DrawnImages(lambda first, n: self._draw(self.training, first, n, path), shape)
 
     def _draw(self, stimulus: Stimulus, first: int, n_images: int, path: int) -> np.ndarray:
         population, seed = self.population, stream(self.seed, path)
         return make_stimuli(
-            stimulus, n_images, population.image_size, n_channels=population.n_channels, seed=seed, first=first
+            stimulus, n_images, population.field_size, n_channels=population.n_channels, seed=seed, first=first
         )
 
     def responses(self, n_at_once: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
@@ -124,7 +130,7 @@ class Session:
 
     def _show(self, images: np.ndarray, trial: Trial) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rates = self.population.rates(images)
-        return images, rates, trial(rates)
+        return self.shown(images), rates, trial(rates)
 
     def test_trials(self, rates: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each repeat the test images in the order of showing, and the responses; without repeats the rates.
@@ -171,7 +177,7 @@ def make_session(
     check_count("n_repeats", n_repeats, least=0)
     if mean_rate is not None:
         check_number("mean_rate", mean_rate, above=0)
-    training, test = training_and_test(stimulus, population.image_size, stream(seed, PHOTOGRAPHS))
+    training, test = training_and_test(stimulus, population.field_size, stream(seed, PHOTOGRAPHS))
     description = f"simulated: {stimuli} stimuli, {noise} noise, seed {seed}"
     counts = (n_images, n_test_images, n_repeats)
     session = Session(population, training, test, noise_model, *counts, mean_rate, seed, description)
@@ -214,6 +220,7 @@ def simulate(
     session = make_session(population, n_images, n_test_images, n_repeats, stimuli, noise, mean_rate, seed).scaled()
     test_images = session.test_images(0, n_test_images)
     test_rates = session.population.rates(test_images)
+    test_images = session.shown(test_images)
     shown, trials = zip(*session.test_trials(test_rates), strict=True)
     _, images, rates, responses = next(session.responses(n_images))
     return Recording(
