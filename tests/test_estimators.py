@@ -228,7 +228,12 @@ def test_tenfold_responses_are_predicted_tenfold(kind: type[CNN], recording: ww.
     plain = make(kind).fit(recording.images, recording.responses).predict(recording.images[:30])
     scaled = make(kind).fit(recording.images, recording.responses * factors).predict(recording.images[:30])
     np.testing.assert_allclose(scaled, plain * factors, rtol=2e-3)
-    assert abs(plain.mean() / recording.responses.mean() - 1) < 0.3
+
+
+@pytest.mark.parametrize("kind", CNNS)
+def test_predictions_have_the_units_of_responses(kind: type[CNN], recording: ww.Recording) -> None:
+    model = make(kind, training=replace(TRAINING, max_steps=100)).fit(recording.images, 5 * recording.responses)
+    assert abs(model.predict(recording.images).mean() / (5 * recording.responses.mean()) - 1) < 0.3
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float64, bool])
@@ -396,7 +401,7 @@ CHANGES = {
         "locate_from": 2,
         "anneal_steps": 5,
         "temperature": 9.0,
-        "prior_ridge": 3.0,
+        "prior_ridges": (3.0,),
     },
     "penalties": {
         "mask_l1": 0.5,
@@ -444,7 +449,7 @@ COURSE_OF = {  # options of some models or methods alone; masks need batch norma
     **dict.fromkeys(["covariance", "position_std"], "gaussian"),
     **dict.fromkeys(["noise", "widths", "sampled", "locate_every", "locate_from", "anneal_steps"], "posterior"),
     "temperature": "posterior",
-    "prior_ridge": "constant noise",
+    "prior_ridges": "constant noise",
     "refit": "posterior",
     "momentum": "sgd",
 }

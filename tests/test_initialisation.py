@@ -7,14 +7,13 @@ import torch
 from whatwhere.config import CoreOptions
 from whatwhere.core import map_offset, output_shape
 from whatwhere.initialisation import (
-    aligned_components,
-    chance_scores,
+    decorrelation,
+    filtered,
     initial_bias,
     mask_peaks,
     signal_std,
     smoothed_energy,
     spike_triggered_averages,
-    start_probabilities,
 )
 
 HEIGHT, WIDTH = 14, 19
@@ -60,6 +59,56 @@ def test_spike_triggered_average_keeps_double_precision(rng: np.random.Generator
     expected = np.einsum("bn,bcij->ncij", responses - responses.mean(0), images) / 20
     got = spike_triggered_averages(torch.from_numpy(images), torch.from_numpy(responses))
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-12)
+
+
+def correlated_images(rng: np.random.Generator, n_images: int, n_channels: int, height: int, width: int) -> np.ndarray:
+    """Power that falls with frequency, as in photographs, the same everywhere (circular), channels alike."""
+    rows, columns = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)
+    amplitude = 1 / (np.hypot(rows, columns) + 1 / max(height, width))
+    white = np.fft.fft2(rng.normal(size=(n_images, n_channels, height, width)))
+    images = np.fft.ifft2(white * amplitude).real
+    return np.asarray(images + images.mean(1, keepdims=True))
+
+
+def test_decorrelation_is_ridge_regression_on_stationary_images(rng: np.random.Generator) -> None:
+    height, width = 4, 5
+    images = correlated_images(rng, 300, 2, height, width)
+    shifts = [np.roll(images, (i, j), (2, 3)).reshape(300, -1) for i in range(height) for j in range(width)]
+    everywhere = np.concatenate(shifts)  # what is taken to be the same everywhere is so here
+    covariance = np.cov(everywhere.T, bias=True)
+    covariance /= np.trace(covariance) / len(covariance)
+    averages = rng.normal(size=(3, 2, height, width))
+    expected = 11 * np.linalg.solve(covariance + 10 * np.eye(len(covariance)), averages.reshape(3, -1).T).T
+    everywhere = everywhere.reshape(-1, 2, height, width)
+    got = filtered(torch.from_numpy(averages), decorrelation(torch.from_numpy(everywhere)))
+    np.testing.assert_allclose(got.numpy().reshape(3, -1), expected, atol=1e-9)
+
+
+def test_decorrelation_leaves_white_and_constant_images_alone(rng: np.random.Generator) -> None:
+    averages = tensor(rng.normal(size=(3, 2, HEIGHT, WIDTH)))
+    white = tensor(rng.normal(3.0, 2.0, (4000, 2, HEIGHT, WIDTH)))
+    torch.testing.assert_close(filtered(averages, decorrelation(white)), averages, atol=0.02, rtol=0)
+    constant = torch.full((7, 2, HEIGHT, WIDTH), 2.5)
+    torch.testing.assert_close(filtered(averages, decorrelation(constant)), averages)
+
+
+def test_decorrelation_shows_where_neurons_look_on_images_like_photographs(rng: np.random.Generator) -> None:
+    images = correlated_images(rng, 600, 1, 24, 36)
+    places = np.stack([rng.integers(3, 21, 60), rng.integers(3, 33, 60)], 1)
+    i, j = np.mgrid[:24, :36]
+    fields = [  # oriented, and blind to what most of the images' power is in
+        np.exp(-((i - row) ** 2 + (j - column) ** 2) / 8) * np.sin(1.2 * (j - column)) for row, column in places
+    ]
+    drive = images.reshape(600, -1) @ np.reshape(fields, (60, -1)).T
+    responses = drive / drive.std(0) + 4.0 * rng.normal(size=drive.shape)
+    averages = spike_triggered_averages(tensor(images), tensor(responses))
+    near = []
+    for maps in (averages, filtered(averages, decorrelation(tensor(images)))):
+        peaks = mask_peaks(maps, (24, 36), (0, 0), 3.0).numpy()
+        distance = np.hypot(peaks // 36 - places[:, 0], peaks % 36 - places[:, 1])
+        near.append((distance <= 3).mean())
+    assert near[0] < 0.75
+    assert near[1] > 0.9
 
 
 def test_smoothed_energy_is_the_squared_average_under_a_gaussian() -> None:
@@ -165,87 +214,3 @@ def test_a_silent_neuron_is_floored_and_its_bias_finite(nonlinearity: str, rng: 
     bias = initial_bias(drive, np.array([0.0, -1.0, 0.5]), nonlinearity, floor=0.002)
     assert np.isfinite(bias).all()
     np.testing.assert_allclose(output(drive + bias, nonlinearity).mean(0), [0.002, 0.002, 0.5], rtol=1e-6)
-
-
-def test_chance_scores_are_standard_normal_where_nothing_depends(rng: np.random.Generator) -> None:
-    images, responses = rng.normal(3, 2, (400, 2, 9, 11)), rng.gamma(2.0, 3.0, (400, 40))
-    images[:, 1, 4, 5], responses[:, 7] = 2.5, 1.5  # a constant pixel, a silent neuron
-    averages = spike_triggered_averages(tensor(images), tensor(responses))
-    scores = chance_scores(averages, tensor(images), tensor(responses)).numpy()
-    assert not scores[7].any()
-    assert not scores[:, 1, 4, 5].any()
-    rest = scores[np.arange(40) != 7].reshape(39, -1)
-    assert rest.std() == pytest.approx(1.0, abs=0.02)
-    responses[:, 3] = images[:, 0, 2, 6]  # the pixel itself: as many deviations as sqrt(n)
-    averages = spike_triggered_averages(tensor(images), tensor(responses))
-    assert chance_scores(averages, tensor(images), tensor(responses))[3, 0, 2, 6].item() == pytest.approx(20, rel=1e-4)
-
-
-def test_start_probabilities_are_the_odds_written_out(rng: np.random.Generator) -> None:
-    scores = rng.normal(size=(3, 2, HEIGHT, WIDTH))
-    core = CoreOptions(n_maps=1, kernel_sizes=((3, 5),), padding="valid")
-    (_, h, w), offset = output_shape(core, HEIGHT, WIDTH), map_offset(core)
-    places = start_probabilities(tensor(scores), (h, w), offset, 0.0).numpy()
-    odds = (0.5 * (scores**2 - 1).sum(1))[:, 1:-1, 2:-2]
-    expected = np.exp(odds) / np.exp(odds).sum((1, 2), keepdims=True)
-    np.testing.assert_allclose(places, expected, rtol=1e-4)
-    s = 1.5
-    i, j = np.mgrid[:HEIGHT, :WIDTH]
-    wide = start_probabilities(tensor(scores), (h, w), offset, s).numpy()
-    here, there = (3, 4), (8, 9)  # the log of their odds, from sums under two Gaussians of height about one
-    under = [np.exp(-((i - a - 1) ** 2 + (j - b - 2) ** 2) / (2 * s**2)) for a, b in (here, there)]
-    sums = [0.5 * ((scores[0] ** 2 - 1).sum(0) * gaussian).sum() for gaussian in under]
-    assert np.log(wide[0][here] / wide[0][there]) == pytest.approx(sums[0] - sums[1], abs=0.02)
-    np.testing.assert_allclose(wide.sum((1, 2)), 1.0, rtol=1e-5)
-
-
-def test_start_probabilities_of_chance_favour_no_border(rng: np.random.Generator) -> None:
-    scores = tensor(rng.normal(size=(3_000, 1, HEIGHT, WIDTH)))
-    core = CoreOptions(n_maps=1, kernel_sizes=(3,), padding="same")
-    scores[0] = 0.0  # a silent neuron
-    found = start_probabilities(scores, (HEIGHT, WIDTH), map_offset(core), 2.0)
-    torch.testing.assert_close(found[0], torch.full((HEIGHT, WIDTH), 1 / (HEIGHT * WIDTH)))
-    places = found[1:].mean(0).numpy()
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    edge = (rows < 2) | (rows >= HEIGHT - 2) | (columns < 2) | (columns >= WIDTH - 2)
-    assert 0.5 < places[edge].mean() / places[~edge].mean() < 1.1
-
-
-def seen(kernels: np.ndarray, which: list[int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Averages without noise, and certain places: neuron n sees `kernels[which[n]]` around its place."""
-    _, channels, height, width = kernels.shape
-    scores, places = np.zeros((len(which), channels, *size)), np.zeros((len(which), *size))
-    for n, kernel in enumerate(which):
-        i, j = n % size[0], (3 * n) % size[1]
-        places[n, i, j] = 1.0
-        scores[n] = 0.0
-        scores = np.pad(scores, ((0, 0), (0, 0), (0, height - 1), (0, width - 1))) if n == 0 else scores
-        scores[n, :, i : i + height, j : j + width] = kernels[kernel]
-    return scores, places
-
-
-def test_aligned_components_find_the_kernels_that_neurons_share(rng: np.random.Generator) -> None:
-    first, second = rng.normal(size=(2, 2, 3, 4))
-    first /= np.linalg.norm(first)
-    second -= (second * first).sum() * first
-    second /= np.linalg.norm(second)
-    kernels = np.stack([first, -first, 0.5 * second])
-    scores, places = seen(kernels, [0, 0, 0, 1, 2, 2], (5, 7))
-    found = aligned_components(tensor(scores), tensor(places), 2).numpy()
-    assert found.shape == (2, 2, 3, 4)
-    np.testing.assert_allclose(found[0], first, atol=1e-5)  # the sign of most, and the others share it
-    np.testing.assert_allclose(found[1], second, atol=1e-5)
-    assert len(aligned_components(tensor(scores[:1]), tensor(places[:1]), 5)) == 1, "one neuron has one"
-    assert len(aligned_components(tensor(0 * scores), tensor(places), 2)) == 0, "and silent ones none"
-
-
-def test_aligned_components_weigh_places_by_their_probability(rng: np.random.Generator) -> None:
-    kernel = rng.normal(size=(1, 1, 3, 3))
-    scores, _ = seen(kernel, [0], (5, 7))
-    places = rng.dirichlet(np.ones(35), 1).reshape(1, 5, 7)
-    expected = np.zeros((3, 3))
-    for u in range(3):
-        for v in range(3):
-            expected[u, v] = (places[0] * scores[0, 0, u : u + 5, v : v + 7]).sum()
-    found = aligned_components(tensor(scores), tensor(places), 1)[0, 0].numpy()
-    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-5)

@@ -11,6 +11,7 @@ from whatwhere.location_posterior import (
     FeatureMoments,
     VaryingNoiseEvidence,
     blur,
+    blur_places,
     constant_noise_evidence,
     credible_regions,
     entropy,
@@ -28,6 +29,13 @@ def test_blur_is_scipys_gaussian_filter_with_zeros_beyond_the_border(width: floa
     reach = max(1, int(np.ceil(3 * width)))
     expected = gaussian_filter(maps, (0, 0, width, width), mode="constant", radius=(0, 0, reach, reach))
     np.testing.assert_allclose(blur(torch.from_numpy(maps), width).numpy(), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("width", [0.0, 0.7, 2.0])
+def test_blur_places_is_blur_with_pixels_first(width: float, rng: np.random.Generator) -> None:
+    maps = torch.from_numpy(rng.normal(size=(9, 14, 3, 2)))
+    expected = blur(maps.permute(2, 3, 0, 1), width).permute(2, 3, 0, 1)
+    torch.testing.assert_close(blur_places(maps, width), expected)
 
 
 @pytest.mark.parametrize("width", [0.0, 1.0, 2.0])
@@ -51,12 +59,12 @@ def population(rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(features), torch.from_numpy(responses)
 
 
-def constant_evidence(features: torch.Tensor, responses: torch.Tensor, size: int, ridge: float) -> torch.Tensor:
+def constant_evidence(features: torch.Tensor, responses: torch.Tensor, size: int, *ridges: float) -> torch.Tensor:
     moments = FeatureMoments(features.shape[1], features.shape[2], features)
     for some in features.split(size):
         moments.add(some)
     cross = torch.einsum("bka,bn->akn", features, responses - responses.mean(0))
-    return constant_noise_evidence(moments, cross, responses.var(0, correction=0), ridge)
+    return constant_noise_evidence(moments, cross, responses.var(0, correction=0), ridges)
 
 
 @pytest.mark.parametrize("n_features", [1, N_FEATURES])
@@ -64,7 +72,7 @@ def constant_evidence(features: torch.Tensor, responses: torch.Tensor, size: int
 def test_constant_noise_evidence_is_the_density_of_the_responses(
     n_features: int, ridge: float, rng: np.random.Generator
 ) -> None:
-    """y ~ N(0, s^2 I + tau^2 C C^T) with the responses' variance s^2, and tau^2 = s^2 / (ridge x the mean power)."""
+    """y ~ N(0, s^2 I + tau^2 C C^T) against N(0, s^2 I): s^2 of the responses, tau^2 = s^2 / (ridge x mean power)."""
     features, responses = population(rng)
     features = features[:, :n_features]
     found = constant_evidence(features, responses, N_IMAGES, ridge).numpy()
@@ -76,9 +84,20 @@ def test_constant_noise_evidence_is_the_density_of_the_responses(
         for a in range(N_ATOMS):
             covariance = variance * (np.eye(N_IMAGES) + c[:, :, a] @ c[:, :, a].T / (ridge * power))
             expected[n, a] = multivariate_normal.logpdf(y[:, n], cov=covariance)
-    found, expected = (table - table[:, :1] for table in (found, expected))
+            expected[n, a] -= multivariate_normal.logpdf(y[:, n], cov=variance * np.eye(N_IMAGES))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
     assert np.ptp(expected, axis=1).min() > 0.5
+
+
+def test_of_several_ridges_each_neuron_has_its_own(rng: np.random.Generator) -> None:
+    features, responses = population(rng)
+    responses[:, 1] = 0.1 * responses[:, 1] + torch.from_numpy(rng.normal(0, 2, N_IMAGES))  # follows hardly
+    responses[:, 0] = 3 * features[:, :, 5].sum(1)  # follows without noise
+    wide, narrow = (constant_evidence(features, responses, N_IMAGES, ridge) for ridge in (0.02, 20.0))
+    both = constant_evidence(features, responses, N_IMAGES, 0.02, 20.0)
+    torch.testing.assert_close(both, torch.log((wide.exp() + narrow.exp()) / 2))
+    assert (narrow - wide)[1].max() > 2
+    assert (wide - narrow)[0, 5] > 2
 
 
 def test_constant_noise_evidence_does_not_depend_on_how_images_are_batched(rng: np.random.Generator) -> None:

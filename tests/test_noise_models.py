@@ -181,3 +181,37 @@ def test_the_noise_that_made_the_responses_is_chosen(kind: str, rng: np.random.G
     few = gaussian("constant", 15, np.array([0.5, 1.0, 3.0]), rng)
     assert choose_noise(["constant", "rate", "estimated"], *few) == "constant"
     assert choose_noise([kind], *few) == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "coefficients"),
+    [
+        ("rate", [0.3, 1.5, 0.0]),
+        ("estimated", [0.3, 1.5, 0.7]),
+        ("estimated", [0.2, 0.0, 5.0]),
+        ("estimated", [0.5, 1.0, 1e-9]),
+        ("poisson", [0.0, 0.0, 0.0]),
+    ],
+)
+def test_stabilised_responses_change_by_their_noise(kind: str, coefficients: list[float]) -> None:
+    noise = NoiseModel(kind, torch.tensor(coefficients), torch.ones(1))
+    responses = torch.tensor([-7.0, -0.6, 0.3, 1.0, 12.0], dtype=torch.float64, requires_grad=True)
+    found = noise.stabilised(responses)
+    (slope,) = torch.autograd.grad(found.sum(), responses)
+    size = responses.detach().abs()
+    a, b, c = coefficients if kind != "poisson" else (0.0, 1.0, 0.0)
+    torch.testing.assert_close(slope, (a + b * size + c * size**2).rsqrt(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(noise.stabilised(-responses), -found)
+    assert noise.stabilised(torch.zeros(1)).item() == 0
+    constant = NoiseModel("constant", torch.tensor([4.0, 0.0, 0.0]), torch.ones(1))
+    assert torch.equal(constant.stabilised(responses), responses)
+
+
+def test_stabilised_responses_have_one_variance() -> None:
+    noise = NoiseModel("estimated", torch.tensor([0.02, 0.05, 0.01]), torch.ones(1))
+    rates = torch.tensor([1.0, 5.0, 25.0]).repeat(40_000, 1)
+    responses = rates + noise.variance(rates).sqrt() * torch.randn(
+        rates.shape, generator=torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(noise.stabilised(responses).var(0), torch.ones(3), rtol=0.1, atol=0)
+    assert responses.var(0).max() > 50 * responses.var(0).min()

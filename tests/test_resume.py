@@ -29,7 +29,7 @@ PROCESSES.set_forkserver_preload(["whatwhere", "whatwhere.cli", "torch._dynamo"]
 STEPS = 40
 OPTIONS = f"""
 core: {{kernel_sizes: [5, 3], n_maps: 3, padding: [valid, same]}}
-penalties: {{product_l1: [30.0, 0.1]}}
+penalties: {{product_l1: [0.1, 30.0]}}
 training: {{batch_size: 16, max_steps: {STEPS}, check_every: 5, patience: 2, n_rates: 3, checkpoint_seconds: 0}}
 """
 

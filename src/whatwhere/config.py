@@ -145,7 +145,7 @@ class ReadoutOptions:
         "free", "unit: |w_n| = 1, so that only the mask carries the scale; free: penalise the product"
     )
     sta_smoothing: Annotated[float, Field(ge=0)] = _option(
-        2.0, "pixels: width of the Gaussian that smooths the squared spike-triggered average before its peak is taken"
+        2.0, "pixels: width of the Gaussian that smooths the squared, decorrelated average before its peak is taken"
     )
     mask_noise: Annotated[float, Field(ge=0)] = _option(0.001, "standard deviation of the initial masks off their peak")
     covariance: Literal["full", "uncorrelated", "isotropic"] = _option(
@@ -169,8 +169,10 @@ class ReadoutOptions:
         300, "posterior: steps in which the temperature falls to 1 and the noise's least variance to its last value"
     )
     temperature: Annotated[float, Field(ge=1)] = _option(3.0, "posterior: of the first inference")
-    prior_ridge: Positive = _option(
-        0.02, "posterior: noise over prior variance of the weights in the evidence, relative to the features' power"
+    prior_ridges: Annotated[tuple[Positive, ...], Field(min_length=1)] = _option(
+        (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+        "posterior: noise over prior variance of the weights in the evidence, relative to the features' power; of"
+        " several each is as likely",
     )
 
 

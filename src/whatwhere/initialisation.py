@@ -6,6 +6,11 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 _CHUNK = 1024
+_NUMBERS = 2**22
+"""Of maps that are transformed at once."""
+
+_RIDGE = 10.0
+"""Power that decorrelation adds to every frequency, relative to the mean power of the images."""
 
 
 def spike_triggered_averages(images: Tensor, responses: Tensor) -> Tensor:
@@ -21,6 +26,43 @@ def spike_triggered_averages(images: Tensor, responses: Tensor) -> Tensor:
         chunk = images[start : start + _CHUNK].flatten(1) - means
         total.addmm_(centred[start : start + _CHUNK].T, chunk)
     return (total / len(images)).view(-1, *images.shape[1:])
+
+
+def decorrelation(images: Tensor) -> Tensor:
+    """The filter that takes from averages what images merely have in common: (C, C, H, W), by spatial frequency.
+
+    Neighbouring pixels of a natural image are alike, so a spike-triggered average spreads far beyond what the neuron
+    sees, and its peak may lie elsewhere. The remedy is ridge regression, (S + ridge I)^-1 at each frequency, with S
+    the power of the images there (between channels, too), taken to be the same everywhere. It leaves averages of white
+    images as they are. images: (n_images, C, H, W). See `filtered`.
+    """
+    means = images.mean(0)
+    n_channels = images.shape[1]
+    nothing = images.new_zeros(n_channels, n_channels, *images.shape[2:])
+    power = torch.complex(nothing, nothing)
+    for chunk in images.split(_few(images)):
+        transformed = torch.fft.fft2(chunk - means)
+        power += torch.einsum("bchw,bdhw->cdhw", transformed, transformed.conj())
+    level = torch.einsum("cchw->chw", power).real.mean()
+    one = torch.eye(n_channels, dtype=power.dtype, device=images.device)
+    if level <= 0:  # constant images
+        return one[:, :, None, None].expand_as(power)
+    relative = (power / level).permute(2, 3, 0, 1)
+    return ((1 + _RIDGE) * torch.linalg.inv(relative + _RIDGE * one)).permute(2, 3, 0, 1)
+
+
+def filtered(maps: Tensor, kernel: Tensor) -> Tensor:
+    """Maps (n, C, H, W) under a filter given by spatial frequency (C, C, H, W); circular."""
+    out = [
+        torch.fft.ifft2(torch.einsum("cdhw,bdhw->bchw", kernel, torch.fft.fft2(chunk))).real
+        for chunk in maps.split(_few(maps))
+    ]
+    return torch.cat(out)
+
+
+def _few(maps: Tensor) -> int:
+    """How many maps are transformed at once."""
+    return max(1, _NUMBERS // maps[0].numel())
 
 
 def smoothed_energy(averages: Tensor, smoothing: float) -> np.ndarray:
@@ -44,61 +86,11 @@ def mask_peaks(averages: Tensor, map_size: tuple[int, int], offset: tuple[float,
     """
     energy = smoothed_energy(averages, smoothing)
     for axis, (start, size) in enumerate(zip(offset, map_size, strict=True), start=1):
-        energy = _resample(energy, start, size, axis)
+        energy = resample(energy, start, size, axis)
     return torch.from_numpy(energy.reshape(len(energy), -1).argmax(1))
 
 
-def start_probabilities(
-    scores: Tensor, map_size: tuple[int, int], offset: tuple[float, float], smoothing: float
-) -> Tensor:
-    """How probable each pixel of the map is as a neuron's place before anything is fitted: (n_neurons, h, w).
-
-    scores: (n_neurons, C, H, W), averages in units of their own chance deviation (`chance_scores`). The log odds of a
-    place are the sum of (score^2 - 1) / 2 over the pixels under its Gaussian: what white images would say of a filter
-    of which only the extent is known. map_size, offset, smoothing: as in `mask_peaks`.
-    """
-    area = max(1.0, 2 * np.pi * smoothing**2)  # pixels under the Gaussian
-    energy = smoothed_energy(scores, smoothing)
-    energy -= smoothed_energy((scores != 0).to(scores), smoothing)  # its mean by chance, 0 where nothing varies
-    for axis, (start, size) in enumerate(zip(offset, map_size, strict=True), start=1):
-        energy = _resample(energy, start, size, axis)
-    odds = torch.from_numpy(0.5 * area * energy).double().flatten(1)
-    return torch.softmax(odds, 1).view(-1, *map_size).to(scores)
-
-
-def chance_scores(averages: Tensor, images: Tensor, responses: Tensor) -> Tensor:
-    """The averages over the standard deviation that they have where responses do not depend on images.
-
-    averages: (n_neurons, C, H, W) of these images and responses. 0 for silent neurons and constant pixels.
-    """
-    deviations = responses.std(0, correction=0)[:, None, None, None] * images.std(0, correction=0)
-    scores = averages * len(images) ** 0.5 / deviations.clamp(min=1e-12)
-    return torch.where(deviations > 0, scores, 0.0)
-
-
-def aligned_components(scores: Tensor, places: Tensor, n_components: int) -> Tensor:
-    """What neurons have in common around their places: (n_components, C, kh, kw), of norm one, the strongest first.
-
-    scores: (n_neurons, C, h + kh - 1, w + kw - 1); places: (n_neurons, h, w), probabilities. p_n(u) = sum_l places_n(l)
-    scores_n(l + u) is a neuron's average as seen from its place; these are the leading principal components of all
-    p_n, not centred, so that neurons of opposite sign share one. Its sign is that of most neurons. As many as there are
-    neurons or pixels at most, and none of averages that are zero.
-    """
-    height, width = (scores.shape[axis] - places.shape[axis - 1] + 1 for axis in (2, 3))  # of the kernels
-    size = scores.shape[-2:]
-    patches = []
-    for some, at in zip(scores.split(_CHUNK), places.split(_CHUNK), strict=True):
-        products = torch.fft.rfft2(some) * torch.fft.rfft2(at, s=size).conj()[:, None]
-        patches.append(torch.fft.irfft2(products, s=size)[..., :height, :width].flatten(1))
-    seen = torch.cat(patches)  # (n_neurons, C * kh * kw)
-    if not seen.any():
-        return seen.new_zeros((0, *scores.shape[1:2], height, width))
-    components = torch.linalg.svd(seen, full_matrices=False).Vh[:n_components]
-    signs = torch.where((seen @ components.T).sum(0) < 0, -1.0, 1.0)
-    return (components * signs[:, None].to(components)).view(-1, scores.shape[1], height, width)
-
-
-def _resample(energy: np.ndarray, start: float, size: int, axis: int) -> np.ndarray:
+def resample(energy: np.ndarray, start: float, size: int, axis: int) -> np.ndarray:
     """`size` values along `axis` at start, start + 1, ...; between pixels (even kernels) the mean of both."""
     below = np.minimum(np.arange(size) + int(np.floor(start)), energy.shape[axis] - 1)
     above = np.minimum(below + int(start % 1 > 0), energy.shape[axis] - 1)

@@ -17,9 +17,8 @@ from torch import Tensor
 from whatwhere.location_posterior import (
     FeatureMoments,
     VaryingNoiseEvidence,
-    blur,
+    blur_places,
     constant_noise_evidence,
-    features_at_places,
     narrow_priors,
     posterior,
 )
@@ -31,7 +30,8 @@ from whatwhere.readouts import PosteriorReadout
 from whatwhere.recentring import recentre
 
 _DRAWS = 4  # places drawn of each neuron to estimate weights and noise
-_MOST_NUMBERS = 2**24  # held at once
+_MOST_NUMBERS = 2**25  # held at once
+_MOST_DRAWN = 2**24  # numbers at places drawn, that weights and noise are estimated from
 _MOST_FEATURES = 2**28  # kept from one loop over the images to the next
 _AT_ONCE = 2**20  # numbers of one step over places, so that they stay in the processor's cache
 _MOST_LIKELIHOODS = 4e7  # likelihoods of single responses in one call of `locate`
@@ -93,8 +93,11 @@ def settle(model: Model, images: Tensor, responses: Tensor, seed: int) -> None:
 def log_evidence(model: Model, images: Tensor, responses: Tensor, prior: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """(n_neurons, n_widths * h * w). prior: mean (K + 1,) and covariance of weights and bias over neurons.
 
-    Of one feature, whose weight is solved for, that weight is integrated out under the neurons' own prior. Otherwise
-    weights are integrated out under constant noise, with a broad prior, and taken as they are under noise that varies.
+    Of one feature, whose weight is solved for, that weight is integrated out under the neurons' own prior. Otherwise,
+    with an identity output, weights are integrated out under constant noise, with a broad prior, and taken as they are
+    under noise that varies. With another output they are integrated out, too, from responses whose noise is made
+    constant (`NoiseModel.stabilised`), taken as linear in the features: they follow by gradient steps, too slowly for
+    places to be judged by them as they are, for those where they were learned would always look best.
     """
     return _evidence(model, _feature_batches(model, images), responses, prior)
 
@@ -108,6 +111,8 @@ def _evidence(
     noise = readout.noise()
     if prior is not None and n_features == 1:
         return _integrated_evidence(noise, batches, responses.split(size), *prior)
+    if model.options.readout.nonlinearity != "identity":
+        return _constant_evidence(model, batches, noise.stabilised(responses))
     n_places = int(_MOST_LIKELIHOODS / (responses.numel() * (1 + n_features / 8)))
     if noise.kind != "constant" and n_places >= n_atoms:
         return _likelihood_everywhere(model, noise, batches, responses)
@@ -139,12 +144,19 @@ def _constant_evidence(model: Model, batches: Iterable[Tensor], responses: Tenso
     moments = FeatureMoments(n_features, n_atoms, responses)
     for features in batches:
         moments.add(features)
-    at_once = max(1, _MOST_NUMBERS // (n_features * n_atoms))  # neurons
+    at_once = max(1, _MOST_NUMBERS // _numbers_of_neuron(model))  # neurons
     parts = []
-    for some in responses.split(at_once, 1):
+    for some in responses.chunk(math.ceil(responses.shape[1] / at_once), 1):
         cross = _cross_products(model, batches, some - some.mean(0))
-        parts.append(constant_noise_evidence(moments, cross, some.var(0, correction=0), options.readout.prior_ridge))
+        parts.append(constant_noise_evidence(moments, cross, some.var(0, correction=0), options.readout.prior_ridges))
     return torch.cat(parts)
+
+
+def _numbers_of_neuron(model: Model) -> int:
+    """Of one neuron's cross products, or of its evidence under every ridge."""
+    readout = model.readout
+    assert isinstance(readout, PosteriorReadout)
+    return max(readout.map_shape[0], len(readout.options.prior_ridges)) * readout.posterior[0].numel()
 
 
 def _cross_products(model: Model, batches: Iterable[Tensor], centred: Tensor) -> Tensor:
@@ -161,8 +173,8 @@ def _cross_products(model: Model, batches: Iterable[Tensor], centred: Tensor) ->
     cross = total.view(-1, n_features, centred.shape[1])
     if sharp is None or len(widths) == 1:
         return cross
-    maps = cross.permute(1, 2, 0).unflatten(2, (height, width)).contiguous()  # (K, n_neurons, h, w)
-    return torch.cat([blur(maps, width).flatten(2) for width in widths], 2).permute(2, 0, 1)
+    maps = cross.reshape(height, width, -1)  # places first, as what comes after needs them
+    return torch.cat([blur_places(maps, width).view_as(cross) for width in widths])
 
 
 def _feature_batches(model: Model, images: Tensor) -> Iterable[Tensor]:
@@ -183,7 +195,10 @@ def location_memory(model: Model, n_images: int) -> int:
     of_image = n_features * n_atoms
     kept = n_images * of_image if n_images * of_image <= _MOST_FEATURES else 0
     batch = 3 * min(n_images, options.training.batch_size) * of_image
-    tables = 4 * readout.n_neurons * n_atoms + n_atoms * n_features**2 + 3 * max(_MOST_NUMBERS, of_image)
+    table = readout.n_neurons * n_atoms
+    of_neuron = _numbers_of_neuron(model)
+    at_once = 3 * min(readout.n_neurons * of_neuron, max(_MOST_NUMBERS, of_neuron))
+    tables = (24 if readout.solved else 4) * table + n_atoms * n_features**2 + at_once  # four a part of the prior
     return 4 * (kept + batch + tables)
 
 
@@ -195,11 +210,13 @@ class _FeatureBatches:
     def __iter__(self) -> Iterator[Tensor]:
         options = self.model.options
         for some in self.images.split(options.training.batch_size):
-            features = features_at_places(self.model.core(some), options.readout.widths)
-            yield features.permute(2, 1, 0).contiguous().permute(2, 1, 0)
+            maps = self.model.core(some).permute(2, 3, 1, 0).contiguous()  # (h, w, K, n_images)
+            places_first = torch.cat([blur_places(maps, width).flatten(0, 1) for width in options.readout.widths])
+            yield places_first.permute(2, 1, 0)
 
 
 def _likelihood_everywhere(model: Model, noise: NoiseModel, batches: Iterable[Tensor], responses: Tensor) -> Tensor:
+    """Of an identity output, its weights taken as they are: (n_neurons, n_atoms)."""
     readout = model.readout
     assert isinstance(readout, PosteriorReadout)
     weights, bias = readout.feature_weights(), model.bias.detach()
@@ -212,8 +229,7 @@ def _likelihood_everywhere(model: Model, noise: NoiseModel, batches: Iterable[Te
             chosen = slice(start, start + some)
             drive = torch.einsum("nk,bka->ban", weights[chosen], features) + bias[chosen]
             found = NoiseModel(noise.kind, noise.coefficients, noise.dispersion[chosen])
-            rates = model.nonlinearity(drive)
-            total[chosen] -= found.negative_log_likelihood(rates, wanted[:, None, chosen]).sum(0).T
+            total[chosen] -= found.negative_log_likelihood(drive, wanted[:, None, chosen]).sum(0).T
     return total
 
 
@@ -233,7 +249,7 @@ def _likelihood_at_best(
             at = places_first.index_select(0, places[chosen].flatten()).unflatten(0, (-1, n_places))
             drive = (weights[chosen, None, None] @ at)[:, :, 0].permute(2, 1, 0) + bias[chosen]
             found = NoiseModel(noise.kind, noise.coefficients, noise.dispersion[chosen])
-            likelihood = found.negative_log_likelihood(model.nonlinearity(drive), wanted[:, None, chosen])
+            likelihood = found.negative_log_likelihood(drive, wanted[:, None, chosen])
             total[chosen] -= likelihood.sum(0).T  # drive and likelihood (n_images, n_places, n_neurons)
     return torch.full_like(evidence, -torch.inf).scatter_(1, places, total)
 
@@ -252,7 +268,7 @@ def _fit_weights_and_noise(
     """
     readout = model.readout
     assert isinstance(readout, PosteriorReadout)
-    most = max(32, _MOST_NUMBERS // (readout.n_neurons * readout.map_shape[0] * _DRAWS))
+    most = max(32, _MOST_DRAWN // (readout.n_neurons * readout.map_shape[0] * _DRAWS))
     rows = spread(torch.arange(len(responses), device=responses.device), most)
     features = _at_places(batches, readout.draw_places(_DRAWS, generator), rows)
     wanted = responses[rows].T.repeat_interleave(_DRAWS, 1)  # (n_neurons, n_images * draws)

@@ -30,6 +30,16 @@ def blur(maps: Tensor, width: float) -> Tensor:
     return of_rows @ maps @ of_columns  # far faster than convolutions of one map each
 
 
+def blur_places(maps: Tensor, width: float) -> Tensor:
+    """`blur` of maps that have their pixels first, (h, w, ...), and keep them so in memory."""
+    if width == 0:
+        return maps
+    height, columns = maps.shape[:2]
+    of_rows, of_columns = (_blur_matrix(size, width, maps) for size in (height, columns))
+    down = of_rows @ maps.reshape(height, -1)
+    return (of_columns @ down.view(height, columns, -1)).view_as(maps)
+
+
 def features_at_places(maps: Tensor, widths: Sequence[float]) -> Tensor:
     """What a neuron reads at each place, the maps under its Gaussian: (n, K, h, w) to (n, K, n_widths * h * w)."""
     return torch.cat([blur(maps, width).flatten(2) for width in widths], 2)
@@ -66,26 +76,29 @@ class FeatureMoments:
         return self.gram - self.n_images * mean[:, :, None] * mean[:, None]
 
 
-def constant_noise_evidence(moments: FeatureMoments, cross: Tensor, variances: Tensor, ridge: float) -> Tensor:
+def constant_noise_evidence(
+    moments: FeatureMoments, cross: Tensor, variances: Tensor, ridges: Sequence[float]
+) -> Tensor:
     """log p(y_n | n looks at atom a), weights integrated out, for noise of constant variance: (n_neurons, n_atoms).
 
-    With centred features and responses and w ~ N(0, tau_n^2 I), where tau_n^2 = s_n^2 / ridge:
-    -1/2 log|I + G_a / ridge| + 1/2 S_an^T (G_a + ridge I)^-1 S_an / s_n^2, up to a constant.
+    With centred features and responses and w ~ N(0, tau^2 I), where tau^2 = s_n^2 / ridge, relative to no weights:
+    -1/2 log|I + G_a / ridge| + 1/2 S_an^T (G_a + ridge I)^-1 S_an / s_n^2. Of several ridges each is as likely before
+    the responses are seen, for every neuron anew: some neurons follow the images far more than others, and a prior
+    that is too wide for one makes it sure of places where noise fits best.
 
     - `cross`: S_an = sum_b c_a y_bn, responses centred, (n_atoms, K, n_neurons)
     - `variances`: s_n^2, (n_neurons,)
-    - `ridge`: s_n^2 / tau_n^2, relative to the mean of G's diagonal
+    - `ridges`: s_n^2 / tau^2, relative to the mean of G's diagonal
     """
     gram = moments.centred_gram()
-    n_features = gram.shape[1]
-    size = gram.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12) * ridge
-    eye = torch.eye(n_features).to(gram)
-    factor = torch.linalg.cholesky(gram + size * eye)
-    inverse = torch.linalg.solve_triangular(factor, eye.expand_as(gram), upper=False)
-    solved = inverse @ cross  # faster than to solve for so many neurons
-    determinant = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1) - n_features * size.log()  # (n_atoms,)
-    gain = solved.square().sum(1) / variances.clamp(min=1e-12)  # (n_atoms, n_neurons)
-    return (0.5 * (gain - determinant[:, None])).T
+    power = gram.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12)
+    values, vectors = torch.linalg.eigh(gram)
+    sizes = power * torch.tensor(ridges).to(gram)
+    values = values.clamp(min=0.0)[:, None]  # (n_atoms, 1, K)
+    determinants = torch.log1p(values / sizes[:, None]).sum(2)  # (n_atoms, n_ridges)
+    gains = (1 / (values + sizes[:, None])) @ (vectors.mT @ cross).square_()  # (n_atoms, n_ridges, n_neurons)
+    evidence = 0.5 * (gains / variances.clamp(min=1e-12) - determinants[:, :, None])
+    return torch.logsumexp(evidence, 1).T - math.log(len(ridges))
 
 
 class VaryingNoiseEvidence:

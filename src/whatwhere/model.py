@@ -6,18 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from whatwhere.alignment import chance_scores, shared_kernels, start_probabilities
 from whatwhere.checks import check_choice
 from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions
 from whatwhere.core import NONLINEARITIES, Core, UnitBatchNorm, map_offset
 from whatwhere.errors import OptionError
 from whatwhere.initialisation import (
-    aligned_components,
-    chance_scores,
+    decorrelation,
+    filtered,
     initial_bias,
     mask_peaks,
     signal_std,
     spike_triggered_averages,
-    start_probabilities,
 )
 from whatwhere.penalties import weighted_sum
 from whatwhere.readouts import READOUTS, PosteriorReadout
@@ -151,7 +151,7 @@ def _check_scale(strengths: dict[str, float]) -> None:
 
 @torch.no_grad()
 def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> None:
-    """Sets every parameter from the data: kernels, masks at the spike-triggered averages' peaks, biases.
+    """Sets every parameter from the data: kernels, masks at the peaks of the decorrelated averages, biases.
 
     images: (n_images, C, H, W), responses: (n_images, n_neurons), training part alone, in the units of the fit.
     Batch normalisation starts with the statistics of the data under the initial kernels.
@@ -161,16 +161,18 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
     model.core.initialize(generator)
     averages = spike_triggered_averages(images, responses)
     offset, map_size = map_offset(options.core), model.core.output_shape[1:]
-    peaks = mask_peaks(averages, map_size, offset, options.readout.sta_smoothing)
+    some = spread(images, _MOST_IMAGES)
+    whitening = decorrelation(some)
+    seen = filtered(averages, whitening)
+    peaks = mask_peaks(seen, map_size, offset, options.readout.sta_smoothing)
     positions = np.stack(np.unravel_index(peaks.numpy(), map_size), 1) + np.floor(offset).astype(int)
     reach = max(options.core.layers()[0].kernel_size) // 2
     amplitudes = signal_std(images, responses, averages, positions, reach)
     model.readout.initialize(peaks, amplitudes, options.readout.mask_noise, generator)
     if isinstance(model.readout, PosteriorReadout):
-        start_places(model, chance_scores(averages, images, responses))
+        start_places(model, chance_scores(seen, filtered(some, whitening).std(0, correction=0), responses))
     set_statistics(model, spread(images, max(options.training.batch_size, 512)))
     model.eval()
-    some = spread(images, _MOST_IMAGES)
     drive = torch.cat([model.readout(model.core(chunk)) for chunk in some.split(options.training.batch_size)])
     bias = initial_bias(
         drive.double().cpu().numpy(), responses.double().mean(0).cpu().numpy(), options.readout.nonlinearity
@@ -180,21 +182,25 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
 
 @torch.no_grad()
 def start_places(model: Model, scores: Tensor) -> None:
-    """The posterior before any fit, and for a core of one layer the kernels that its neurons seem to see there.
+    """The posterior before any fit, and for a core of one layer the kernels that its neurons share.
 
     scores: (n_neurons, C, H, W), see `chance_scores`. The places are those of the first width.
     """
     core, readout, options = model.core, model.readout, model.options
     assert isinstance(readout, PosteriorReadout)
-    places = start_probabilities(scores, core.output_shape[1:], map_offset(options.core), options.readout.sta_smoothing)
+    layer = core.layers[0]
+    smoothing = options.readout.sta_smoothing
+    if len(core.layers) == 1 and layer.depthwise is None:
+        kernels = layer.spatial_kernels()
+        found, places = shared_kernels(
+            layer.padded(scores), options.core.layers()[0].kernel_size, smoothing, len(kernels)
+        )
+        kernels[: len(found)] = found * options.core.kernel_std * kernels[0].numel() ** 0.5
+    else:
+        places = start_probabilities(scores, core.output_shape[1:], map_offset(options.core), smoothing)
     posterior = torch.zeros_like(readout.posterior)
     posterior[:, 0] = places
     readout.set_posterior(posterior)
-    layer = core.layers[0]
-    if len(core.layers) == 1 and layer.depthwise is None:
-        kernels = layer.spatial_kernels()
-        found = aligned_components(layer.padded(scores), places, len(kernels))
-        kernels[: len(found)] = found * options.core.kernel_std * found[0].numel() ** 0.5
 
 
 def spread(images: Tensor, most: int) -> Tensor:

@@ -52,6 +52,27 @@ class NoiseModel:
         """d^2 v / dr^2 = 2 gamma, away from 0."""
         return 2 * self.coefficients[2]
 
+    def stabilised(self, responses: Tensor) -> Tensor:
+        """t(y) = integral from 0 to y of du / sqrt(v(u)), odd: its noise is of one variance, whatever the rate.
+
+        To first order in the noise (the delta method): 2 sqrt(y) for `poisson`, nearly a logarithm where gamma rules,
+        y itself for `constant`, whose variance need not be 1.
+        """
+        if self.kind == "constant":
+            return responses
+        size = responses.abs().double()
+        if self.kind == "poisson":
+            return (responses.sign() * 2 * size.sqrt()).to(responses.dtype)
+        alpha, beta, gamma = self.coefficients.double()
+        root = (alpha + beta * size + gamma * size.square()).sqrt()
+        if gamma > _LEAST * alpha:
+            side = gamma.sqrt()
+            grown = (2 * side * (root - alpha.sqrt()) + 2 * gamma * size) / (2 * side * alpha.sqrt() + beta)
+            total = torch.log1p(grown) / side
+        else:
+            total = 2 * size / (root + alpha.sqrt())
+        return (responses.sign() * total).to(responses.dtype)
+
     def negative_log_likelihood(self, rates: Tensor, responses: Tensor) -> Tensor:
         """-log p(y | r) up to a constant, of every response apart: the shape of `rates`, neurons last.
 

@@ -16,8 +16,9 @@ from whatwhere.config import (
     merge,
 )
 
-RECORDING = ModelOptions()
-"""Recordings: a small core, softplus, Poisson loss, Adam at 3e-3, early stopping after few checks."""
+RECORDING = ModelOptions(readout=ReadoutOptions(sta_smoothing=4.0))
+"""Recordings: a small core, softplus, Poisson loss, Adam at 3e-3, early stopping after few checks. Averages are noisy,
+so their peaks are taken of wide regions."""
 
 SIMULATION = ModelOptions(
     core=CoreOptions(
@@ -53,12 +54,12 @@ PRESETS = {
         "factorized": replace(RECORDING, penalties=replace(KERNELS, product_l1=(0.03, 0.045))),
         "fixed-mask": replace(RECORDING, penalties=replace(KERNELS, feature_l1=(0.003, 0.01))),
         "fully-connected": replace(RECORDING, penalties=replace(KERNELS, weight_l2=(3.0, 30.0)), training=SLOW_FULL),
-        "gaussian": replace(RECORDING, penalties=replace(KERNELS, feature_l1=(0.01, 0.02))),
+        "gaussian": replace(RECORDING, penalties=replace(KERNELS, feature_l1=(0.005, 0.01))),
         "posterior": replace(
             RECORDING,
-            penalties=replace(KERNELS, feature_l1=(0.003, 0.01)),
-            readout=ReadoutOptions(widths=(0.0, 1.0, 2.0), locate_from=50, anneal_steps=150),
-            training=TrainingOptions(patience_from=200),
+            penalties=replace(KERNELS, feature_l1=(0.005, 0.01)),
+            readout=replace(RECORDING.readout, widths=(0.0, 1.0, 2.0), locate_from=50, anneal_steps=300),
+            training=TrainingOptions(patience_from=300),
         ),
     },
     "simulation": {

@@ -50,8 +50,9 @@ class FilterModel(Estimator):
       with the lowest loss (of responses scaled to unit variance) on the validation part is taken.
     - crop: None, every neuron sees the whole image; or the size in pixels, one number or (height, width), of the
       window that it sees around its location, shifted inside where it would reach out of the image.
-    - locations: "average", the peak of the neuron's squared spike-triggered average (of the images fitted), smoothed
-      by a Gaussian of `sta_smoothing` pixels; "metadata", the columns `row` and `column` of `recording.neurons`.
+    - locations: "average", the peak of the neuron's squared spike-triggered average (of the images fitted),
+      decorrelated and smoothed by a Gaussian of `sta_smoothing` pixels; "metadata", the columns `row` and `column`
+      of `recording.neurons`.
     - standardize: pixels, "global", "pixel" or "none". validation_fraction: of the images, 0.2.
     - folds: None chooses the strength on the validation part; k >= 2 by k-fold cross-validation over training and
       validation images together.

@@ -8,7 +8,7 @@ import torch
 
 from whatwhere.checks import some_of
 from whatwhere.errors import InputError
-from whatwhere.initialisation import smoothed_energy, spike_triggered_averages
+from whatwhere.initialisation import decorrelation, filtered, smoothed_energy, spike_triggered_averages
 from whatwhere.recording import Recording
 
 LOCATIONS = ("average", "metadata")
@@ -90,17 +90,20 @@ class Crops:
 
 
 def average_locations(images: np.ndarray, responses: np.ndarray, smoothing: float) -> np.ndarray:
-    """Row and column of the peak of each neuron's smoothed, squared spike-triggered average: (n_neurons, 2), float64.
+    """Row and column of the peak of each neuron's squared and smoothed average: (n_neurons, 2), float64.
+
+    The spike-triggered average, without what the images merely have in common (`initialisation.decorrelation`).
 
     images: (n_images, n_channels, height, width), responses: (n_images, n_neurons), both float32; smoothing: standard
     deviation of the Gaussian, pixels. See `initialisation.smoothed_energy`.
     """
     most = max(1, _NUMBERS // images[0].size)
     shown = torch.from_numpy(images)
+    whitening = decorrelation(shown)
     found = [np.zeros((0, 2))]
     for start in range(0, responses.shape[1], most):
         some = torch.from_numpy(np.ascontiguousarray(responses[:, start : start + most]))
-        energy = smoothed_energy(spike_triggered_averages(shown, some), smoothing)  # (n, height, width)
+        energy = smoothed_energy(filtered(spike_triggered_averages(shown, some), whitening), smoothing)
         peaks = np.unravel_index(energy.reshape(len(energy), -1).argmax(1), energy.shape[1:])
         found.append(np.stack(peaks, axis=1).astype(np.float64))
     return np.concatenate(found)

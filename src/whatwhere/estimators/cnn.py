@@ -282,7 +282,7 @@ class FactorizedCNN(CNN):
 
 
 class FixedMaskCNN(CNN):
-    """A shared core read at one fixed pixel per neuron, the peak of its spike-triggered average (Batty et al. 2017)."""
+    """A shared core read at one fixed pixel per neuron, the peak of its decorrelated average (Batty et al. 2017)."""
 
     name: ClassVar[str] = "fixed-mask"
 

@@ -14,7 +14,7 @@ from whatwhere.readouts.base import Readout, draw, mask_positions
 class FixedMaskReadout(Readout):
     """q_kijn = w_kn where (i, j) is neuron n's pixel, 0 elsewhere (Klindt et al. 2017, section 5.1).
 
-    The pixel is the peak of the spike-triggered average; the feature weights carry the scale.
+    The pixel is the peak of the decorrelated average; the feature weights carry the scale.
     """
 
     strengths: ClassVar[frozenset[str]] = frozenset({"feature_l1"})

@@ -23,7 +23,7 @@ class GaussianReadout(Readout):
     becomes certain. Otherwise p_n = mu_n. A draw beyond the border reads the border. Lurz et al. 2021,
     "Generalization in data-driven models of primary visual cortex", and FullGaussian2d of their neuralpredictors.
 
-    It differs from theirs in three things. mu starts at the peak of the spike-triggered average, not at random near
+    It differs from theirs in three things. mu starts at the peak of the decorrelated average, not at random near
     the centre; A at `position_std` times the identity, also where it is a full matrix; and lengths are in halves of
     the map's longer side on both axes, not of each its own, so that isotropic means so in pixels.
     """

@@ -34,7 +34,7 @@ class PosteriorReadout(Readout):
             "locate_from",
             "anneal_steps",
             "temperature",
-            "prior_ridge",
+            "prior_ridges",
         }
     )
 
