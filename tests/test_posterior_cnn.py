@@ -168,7 +168,7 @@ def test_one_neuron_alone_ends_above_zero() -> None:
 
 
 def test_noise_in_proportion_to_the_rate_beats_constant_noise_where_it_is_right() -> None:
-    """With 200 images to fit to, seeds 0 to 5: FEV 0.96 to 0.99 against 0.74 to 0.91, 6 to 13 times as much unexplained."""
+    """200 images to fit to, seeds 0 to 5: FEV 0.96 to 0.99 against 0.74 to 0.91, 6 to 13 times as much unexplained."""
     for seed in range(3):
         population, recording = simulated(n_images=250, seed=seed)
         scores = {}
