@@ -162,7 +162,7 @@ MISTAKES = {
     "unknown preset": (
         ["fit", "session.npz", "--out", "x", "--preset", "recordings"],
         2,
-        "'recording' or 'simulation'",
+        "'recording', 'simulation' or 'nonlinear'",
     ),
     "negative neurons": (["fit", "session.npz", "--out", "x", "--neurons", "0"], 2, "neurons"),
     "contradiction": (

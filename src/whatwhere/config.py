@@ -136,13 +136,18 @@ def _repeat(value: Any, n: int) -> tuple[Any, ...]:
 @_with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ReadoutOptions:
-    """What the readout may look like, and where the masks start."""
+    """What the readout may look like, and where masks and places start."""
 
     nonlinearity: OutputNonlinearity = _option("softplus", "of the output: identity, relu or softplus")
     nonnegative_masks: bool = _option(False, "keep every mask at or above zero (projected after each step)")
     nonnegative_features: bool = _option(False, "keep every feature weight at or above zero (projected)")
     feature_norm: Literal["unit", "free"] = _option(
         "free", "unit: |w_n| = 1, so that only the mask carries the scale; free: penalise the product"
+    )
+    start: Literal["average", "features"] = _option(
+        "average",
+        "where neurons look at first: at the peak of the decorrelated average, or of the evidence under a fixed bank of"
+        " local features (edges, bars and colours, each of one contrast), which finds nonlinear neurons, too",
     )
     sta_smoothing: Annotated[float, Field(ge=0)] = _option(
         2.0, "pixels: width of the Gaussian that smooths the squared, decorrelated average before its peak is taken"
@@ -298,7 +303,9 @@ class OptimiserOptions:
 class RunOptions:
     """What the command line asks of a run beside the model's own options."""
 
-    preset: Literal["recording", "simulation"] = _option("recording", "default options: for recordings or simulations")
+    preset: Literal["recording", "simulation", "nonlinear"] = _option(
+        "recording", "default options: for recordings, or for linear or nonlinear simulations"
+    )
     neurons: Count | None = _option(None, "fit this many neurons, drawn at random with the seed; all if not given")
     seed: Annotated[int, Field(ge=0)] = _option(0, "of neurons, split, kernels, masks and batches")
     device: str = _option("auto", "auto (a GPU if there is one), cpu, cuda, cuda:1, ...")

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from whatwhere.core import map_offset
+from whatwhere.local_features import place_evidence
 from whatwhere.location_posterior import (
     FeatureMoments,
     VaryingNoiseEvidence,
@@ -79,9 +81,22 @@ def locate(model: Model, images: Tensor, responses: Tensor, step: int, seed: int
     generator = torch.Generator(images.device).manual_seed(seed)
     batches = _feature_batches(model, images)
     prior = _fit_weights_and_noise(model, batches, responses, floor, first, generator)
+    if (
+        readout.local_evidence is not None and since == 2 * options.locate_every
+    ):  # the noise is known for the first time
+        _renew_local_evidence(model, images, responses)
     evidence = _evidence(model, batches, responses, prior)
     readout.set_posterior(posterior(evidence, temperature))
     model.train(training)
+
+
+def _renew_local_evidence(model: Model, images: Tensor, responses: Tensor) -> None:
+    """What the fixed bank of features says of the places, of responses whose noise is made constant."""
+    readout = model.readout
+    assert isinstance(readout, PosteriorReadout)
+    steady = readout.noise().stabilised(responses)
+    size, offset = model.core.output_shape[1:], map_offset(model.options.core)
+    readout.set_local_evidence(place_evidence(images, steady, size, offset, readout.options.prior_ridges))
 
 
 def settle(model: Model, images: Tensor, responses: Tensor, seed: int) -> None:
@@ -103,6 +118,19 @@ def log_evidence(model: Model, images: Tensor, responses: Tensor, prior: tuple[T
 
 
 def _evidence(
+    model: Model, batches: Iterable[Tensor], responses: Tensor, prior: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """Of the core's features; with `start="features"` either they or the fixed bank's may be what a neuron reads."""
+    readout = model.readout
+    assert isinstance(readout, PosteriorReadout)
+    evidence = _core_evidence(model, batches, responses, prior)
+    if readout.local_evidence is not None:
+        first = evidence[:, : readout.local_evidence.shape[1]]  # of the first width
+        first.copy_(torch.logaddexp(first, readout.local_evidence))
+    return evidence
+
+
+def _core_evidence(
     model: Model, batches: Iterable[Tensor], responses: Tensor, prior: tuple[Tensor, Tensor] | None
 ) -> Tensor:
     readout, size = model.readout, model.options.training.batch_size

@@ -19,6 +19,8 @@ from whatwhere.initialisation import (
     signal_std,
     spike_triggered_averages,
 )
+from whatwhere.local_features import place_evidence
+from whatwhere.location_posterior import posterior
 from whatwhere.penalties import weighted_sum
 from whatwhere.readouts import READOUTS, PosteriorReadout
 
@@ -164,13 +166,19 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
     some = spread(images, _MOST_IMAGES)
     whitening = decorrelation(some)
     seen = filtered(averages, whitening)
-    peaks = mask_peaks(seen, map_size, offset, options.readout.sta_smoothing)
-    positions = np.stack(np.unravel_index(peaks.numpy(), map_size), 1) + np.floor(offset).astype(int)
+    evidence = None
+    if options.readout.start == "features":
+        evidence = place_evidence(images, responses, map_size, offset, options.readout.prior_ridges)
+        peaks = evidence.argmax(1)
+    else:
+        peaks = mask_peaks(seen, map_size, offset, options.readout.sta_smoothing)
+    positions = np.stack(np.unravel_index(peaks.cpu().numpy(), map_size), 1) + np.floor(offset).astype(int)
     reach = max(options.core.layers()[0].kernel_size) // 2
     amplitudes = signal_std(images, responses, averages, positions, reach)
     model.readout.initialize(peaks, amplitudes, options.readout.mask_noise, generator)
     if isinstance(model.readout, PosteriorReadout):
-        start_places(model, chance_scores(seen, filtered(some, whitening).std(0, correction=0), responses))
+        scores = chance_scores(seen, filtered(some, whitening).std(0, correction=0), responses)
+        start_places(model, scores, evidence)
     set_statistics(model, spread(images, max(options.training.batch_size, 512)))
     model.eval()
     drive = torch.cat([model.readout(model.core(chunk)) for chunk in some.split(options.training.batch_size)])
@@ -181,16 +189,20 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
 
 
 @torch.no_grad()
-def start_places(model: Model, scores: Tensor) -> None:
+def start_places(model: Model, scores: Tensor, evidence: Tensor | None = None) -> None:
     """The posterior before any fit, and for a core of one layer the kernels that its neurons share.
 
-    scores: (n_neurons, C, H, W), see `chance_scores`. The places are those of the first width.
+    scores: (n_neurons, C, H, W), see `chance_scores`; evidence: (n_neurons, h * w), see `place_evidence`: where given,
+    the places follow from it, and it is kept. The places are those of the first width.
     """
     core, readout, options = model.core, model.readout, model.options
     assert isinstance(readout, PosteriorReadout)
     layer = core.layers[0]
     smoothing = options.readout.sta_smoothing
-    if len(core.layers) == 1 and layer.depthwise is None:
+    if evidence is not None:
+        readout.set_local_evidence(evidence)
+        places = posterior(evidence, options.readout.temperature).view(-1, *core.output_shape[1:])
+    elif len(core.layers) == 1 and layer.depthwise is None:
         kernels = layer.spatial_kernels()
         found, places = shared_kernels(
             layer.padded(scores), options.core.layers()[0].kernel_size, smoothing, len(kernels)
@@ -198,9 +210,9 @@ def start_places(model: Model, scores: Tensor) -> None:
         kernels[: len(found)] = found * options.core.kernel_std * kernels[0].numel() ** 0.5
     else:
         places = start_probabilities(scores, core.output_shape[1:], map_offset(options.core), smoothing)
-    posterior = torch.zeros_like(readout.posterior)
-    posterior[:, 0] = places
-    readout.set_posterior(posterior)
+    probabilities = torch.zeros_like(readout.posterior)
+    probabilities[:, 0] = places
+    readout.set_posterior(probabilities)
 
 
 def spread(images: Tensor, most: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Default options: one set for recordings, one for the paper's linear simulations, with each readout's strengths."""
+"""Default options: for recordings, for the paper's linear and nonlinear simulations, with each readout's strengths."""
 
 from dataclasses import is_dataclass, replace
 from typing import Any
@@ -42,6 +42,27 @@ SIMULATION = ModelOptions(
 )
 """The paper's linear simulations (section 4.1): one 17 x 17 kernel, squared error, Adam at 1e-3, batches of 256; after
 300 steps without a better validation loss back to the best and a tenth of the rate, the second time stop."""
+
+NONLINEAR = ModelOptions(
+    core=CoreOptions(
+        kernel_sizes=(5, 5, 5), n_maps=(32, 64, 4), padding="valid", nonlinearity="relu", last_nonlinearity="relu"
+    ),
+    readout=ReadoutOptions(nonlinearity="relu"),
+    training=TrainingOptions(
+        loss="squared",
+        learning_rate=1e-3,
+        batch_size=64,
+        validation_fraction=0.125,
+        check_every=100,
+        patience=5,
+        patience_from=1000,
+        rate_factor=0.1,
+        n_rates=3,
+    ),
+)
+"""The paper's nonlinear simulations (section 5.1): 32, 64 and 4 maps by 5 x 5 kernels, each with a ReLU, squared error,
+Adam at 1e-3, batches of 64; after 500 steps without a better validation loss a tenth of the rate, the third time stop.
+The last layer has as many maps as there are types of neurons: set `core.n_maps` for more."""
 
 KERNELS = PenaltyOptions(smoothness=2e-4, group_sparsity=2e-4)
 """Recordings are short: kernels that are smooth and read few maps generalise better, and settle in fewer steps."""
@@ -91,6 +112,35 @@ PRESETS = {
                 patience_from=500,
                 rate_factor=0.3,
                 n_rates=3,
+            ),
+        ),
+    },
+    "nonlinear": {
+        "factorized": replace(
+            NONLINEAR,
+            penalties=PenaltyOptions(mask_l1=0.003, feature_l1=(0.003, 0.01, 0.1)),
+            readout=replace(NONLINEAR.readout, nonnegative_features=True),
+        ),
+        "fixed-mask": replace(
+            NONLINEAR,
+            penalties=PenaltyOptions(feature_l1=0.01),
+            readout=replace(NONLINEAR.readout, nonnegative_features=True),
+        ),
+        "fully-connected": replace(NONLINEAR, penalties=PenaltyOptions(weight_l2=(0.1, 1.0), activity_l1=0.01)),
+        "gaussian": replace(NONLINEAR, penalties=PenaltyOptions(feature_l1=0.01)),
+        "posterior": replace(
+            NONLINEAR,
+            penalties=PenaltyOptions(feature_l1=0.003),
+            readout=replace(
+                NONLINEAR.readout, nonnegative_features=True, start="features", locate_from=50, locate_every=50
+            ),
+            training=replace(
+                NONLINEAR.training,
+                learning_rate=3e-3,
+                check_every=50,
+                patience=4,
+                patience_from=400,
+                rate_factor=0.3,
             ),
         ),
     },

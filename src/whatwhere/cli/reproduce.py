@@ -31,20 +31,31 @@ def reproduce(
             "--set", metavar="KEY=VALUE", help="One option of the experiment, e.g. image_size=[36,64]; repeatable."
         ),
     ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="fig5: of VGG-19: hub (550 MB, once), seeded (a stand-in) or a file.")
+    ] = None,
+    photographs: Annotated[
+        str | None, typer.Option(help="fig5: folder whose photographs are cropped; dead leaves if not given.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one a core if not given, 1: none but this.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Do what the folder lacks, and what failed.")] = False,
 ) -> None:
     """Measure a figure of the paper again: a table, the figure, and a page that sets the paper's numbers beside.
 
-    fig1: what sharing one model is worth. fig3: FEV by model, neurons and images. fig4: cell types found. Every point
-    is kept as it is done, so Ctrl-C loses only those under way; go on with --resume.
+    fig1: what sharing one model is worth. fig3: FEV by model, neurons and images. fig4: cell types found. fig5b: units
+    of VGG-19, by readout, neurons and images; fig5c, fig5d: their types and places, of one fit that fig5b's folder may
+    hold already; fig5e: more and more types. Every point is kept as it is done, so Ctrl-C loses only those under way;
+    go on with --resume.
     """
     chosen = EXPERIMENTS[check_choice("experiment", experiment, EXPERIMENTS)]
     part = part_of_grid(models, neurons, images, seeds)
     chosen.grid(preset, **part)  # says what is wrong before anything is done
-    options = chosen.options(preset, parse_assignments(set_ or []))
+    flags = {"weights": weights, "photographs": photographs}
+    given = {name: value for name, value in flags.items() if value is not None}
+    options = chosen.options(preset, {**parse_assignments(set_ or []), **given})
     check_folder(out, resume=resume, overwrite=overwrite)
+    chosen.check(options)
     table = run(chosen, out, preset, **part, options=options, workers=workers, resume=resume, overwrite=overwrite)
     if n_failed(table) < len(table):
         from whatwhere.report.reproduction import write_report  # drawing is loaded only where something is drawn

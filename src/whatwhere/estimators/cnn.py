@@ -44,11 +44,11 @@ from whatwhere.training import Result, TrainingData, interruptible, train
 class CNN(Estimator):
     """A convolutional core with a readout; the final classes below name their readout and nothing else.
 
-    preset: "recording" (softplus, Poisson loss, small core) or "simulation" (the paper's linear models). The other
-    options go over the preset's: a mapping option by option, `training={"batch_size": 64}`; an options object whole.
-    seed: of kernels, masks, batches and the validation split. device: "auto" takes a GPU if there is one. threads: of
-    the CPU, None for the machine's default. nonfinite: "error", or "rows" or "neurons" to leave out those that hold
-    NaN.
+    preset: "recording" (softplus, Poisson loss, small core), "simulation" (the paper's linear models) or "nonlinear"
+    (those of its VGG-19 units). The other options go over the preset's: a mapping option by option,
+    `training={"batch_size": 64}`; an options object whole. seed: of kernels, masks, batches and the validation split.
+    device: "auto" takes a GPU if there is one. threads: of the CPU, None for the machine's default. nonfinite: "error",
+    or "rows" or "neurons" to leave out those that hold NaN.
 
     Fitted: `model_`, `options_`, `masks_` (n_neurons, h, w), `locations_` (n_neurons, 2: row, column in image
     pixels), `feature_weights_` (n_neurons, K), `history_`, `candidates_`, `stopped_` (why training ended).

@@ -41,6 +41,9 @@ class Experiment:
     - `solve`: (options, point) to an outcome; a function of a module, so that worker processes can find it
     - `seconds`: (options, point) to what it takes, roughly, on one core
     - `sizes`: (model, numbers of neurons asked for) to those that this model is fitted with
+    - `check`: raises for options that no point could be solved with, before anything is begun
+    - `family`: experiments of one family have the same points, with other presets, and may share a folder; by itself an
+      experiment is a family of its own
     """
 
     name: str
@@ -49,6 +52,8 @@ class Experiment:
     solve: Callable[[Any, Point], Outcome]
     seconds: Callable[[Any, Point], float]
     sizes: Callable[[str, Sequence[int]], Sequence[int]]
+    check: Callable[[Any], None] = lambda options: None
+    family: str = ""
 
     def grid(
         self,
@@ -121,11 +126,12 @@ class Experiment:
         """
         points = self.points(self.grid(preset, models=models, neurons=neurons, images=images, seeds=seeds))
         options = self.presets[preset].options if options is None else options
+        self.check(options)
         return run_grid(
             points,
             partial(self.solve, options),
             Path(folder),
-            asked={"experiment": self.name, **asdict(options)},
+            asked={"experiment": self.family or self.name, **asdict(options)},
             cost=partial(self.seconds, options),
             workers=workers,
             resume=resume,

@@ -91,17 +91,19 @@ def scored(
     """The outcome of a fit that predicts `predictions` (n_test_images, n_neurons) for the recording's test images.
 
     kernel: the learned one, (n_channels, kh, kw) or (kh, kw); its similarity to the first neuron's true one is
-    measured. strength, n_validation, measured and arrays: see `Outcome`. The first neuron's kernel and all true
-    locations are kept beside.
+    measured. strength, n_validation, measured and arrays: see `Outcome`. All true locations, and the first neuron's
+    kernel where neurons have one, are kept beside.
     """
     assert recording.test is not None
     assert recording.test.rates is not None
     truth = recording.truth
     assert truth is not None
-    assert truth.kernels is not None
     found = dict(measured or {})
-    kept = {"true_kernel": truth.kernels[0].astype(np.float32), "true_locations": truth.locations, **(arrays or {})}
+    kept = {"true_locations": truth.locations, **(arrays or {})}
+    if truth.kernels is not None:
+        kept["true_kernel"] = truth.kernels[0].astype(np.float32)
     if kernel is not None:
+        assert truth.kernels is not None
         kept["kernel"] = np.asarray(kernel, np.float32)
         found["kernel_correlation"] = kernel_correlation(kernel, truth.kernels[0])
     mean = float(fev(predictions, recording.test.rates).mean())

@@ -18,6 +18,27 @@ FIGURE_3B: dict[tuple[str, int | None], tuple[float, ...]] = {
 }
 """FEV at each of `IMAGES`, by model and number of neurons; None: whatever the number (Figure 3B, section 4.4)."""
 
+FIGURE_5B_IMAGES = (*IMAGES[3:], 32_768, 65_536)
+FIGURE_5B: dict[tuple[str, int], tuple[float, ...]] = {
+    ("factorized", 12): (0, 0.15, 0.35, 0.48, 0.65, 0.78, 0.82, 0.79),
+    ("factorized", 100): (0.13, 0.32, 0.57, 0.66, 0.80, 0.84, 0.86, 0.88),
+    ("factorized", 1000): (0.18, 0.40, 0.70, 0.76, 0.86, 0.86, 0.86, 0.85),
+    ("fixed-mask", 1000): (0.13, 0.29, 0.41, 0.56, 0.63, 0.66, 0.69, 0.71),
+    ("fully-connected", 1000): (0.09, 0.19, 0.37, 0.53, 0.67, 0.80, 0.85, 0.87),
+}
+"""FEV at each of `FIGURE_5B_IMAGES` of units of VGG-19's conv2_2, by model and number of neurons (Figure 5B)."""
+
+FIGURE_5B_GLM = 0.2
+"""Where the GLM's curve saturates."""
+
+FIGURE_5E_IMAGES = 4096
+FIGURE_5E: dict[str, dict[int, float]] = {
+    "factorized": {4: 0.85, 8: 0.86, 16: 0.84},
+    "fixed-mask": {4: 0.57, 8: 0.62, 16: 0.53},
+    "fully-connected": {4: 0.62, 8: 0.43, 16: 0.26},
+}
+"""FEV by number of types, 64 neurons of each, 4,096 images (Figure 5E)."""
+
 FIGURE_4 = "every neuron selects one of the two kernels, and the kernels are the means of the two types"
 """500 neurons of each type, 8192 images, two kernels (Figure 4, section 4.5)."""
 
@@ -35,3 +56,13 @@ def figure_3b(model: str, n_neurons: int, n_images: int) -> float | None:
     """
     curve = FIGURE_3B.get((model, n_neurons), FIGURE_3B.get((model, None)))
     return None if curve is None or n_images not in IMAGES else curve[IMAGES.index(n_images)]
+
+
+def figure_5b(model: str, n_neurons: int, n_images: int) -> float | None:
+    """The paper's FEV; None where its figure has no such point.
+
+    >>> figure_5b("factorized", 1000, 1024), figure_5b("posterior", 1000, 1024)
+    (0.4, None)
+    """
+    curve = FIGURE_5B.get((model, n_neurons))
+    return None if curve is None or n_images not in FIGURE_5B_IMAGES else curve[FIGURE_5B_IMAGES.index(n_images)]

@@ -55,6 +55,9 @@ class PosteriorReadout(Readout):
         self.register_buffer("noise_number", torch.zeros((), dtype=torch.int64))  # in NOISE_MODELS
         self.register_buffer("coefficients", torch.tensor([1.0, 0.0, 0.0]))
         self.register_buffer("dispersion", torch.ones(n_neurons))
+        self.local_evidence: Tensor | None
+        has_evidence = options.start == "features"
+        self.register_buffer("local_evidence", torch.zeros(n_neurons, height * width) if has_evidence else None)
 
     def forward(self, maps: Tensor) -> Tensor:  # (n_images, K, h, w)
         if self.training and self.options.sampled:
@@ -81,6 +84,12 @@ class PosteriorReadout(Readout):
         self.posterior.copy_(posterior.view_as(self.posterior))
         blurred = [blur(self.posterior[:, i], width) for i, width in enumerate(self.options.widths)]
         self.mask.copy_(torch.stack(blurred).sum(0))
+
+    @torch.no_grad()
+    def set_local_evidence(self, evidence: Tensor) -> None:
+        """Keeps what a fixed bank of features says of each place: log evidence, (n_neurons, h * w)."""
+        assert self.local_evidence is not None
+        self.local_evidence.copy_(evidence)
 
     def noise(self) -> NoiseModel:
         """The noise model as estimated last."""

@@ -1,11 +1,12 @@
 """What each neuron computes: its feature weights as a barcode."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from whatwhere.checks import check_finite, check_ndim, check_same_rows
@@ -20,6 +21,7 @@ from whatwhere.report.style import (
     dress_colour_bar,
     new_figure,
     numbered_types,
+    symmetric_limit,
 )
 
 
@@ -80,6 +82,29 @@ def barcodes(feature_weights: Any, types: Any = None) -> Figure:
     if codes.min() >= 0:
         bar.ax.set_ylim(0, 1)
     return figure
+
+
+def draw_weights(
+    part: SubFigure, weights: np.ndarray, types: np.ndarray, names: Sequence[str], *, feature: str, neurons: str
+) -> None:
+    """Every neuron's weights (n_neurons, n_features) as they are, in the order of `barcode_order`, types apart.
+
+    types: (n_neurons,), 0, 1, ...; names: of the types; feature, neurons: labels of the axes.
+    """
+    axes = part.subplots()
+    limit = symmetric_limit(weights)
+    order = barcode_order(weights, types)
+    image = axes.imshow(weights[order], cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    ends = np.cumsum(np.bincount(types)) - 0.5
+    for end in ends[:-1]:
+        axes.axhline(end, color="black", linewidth=0.6)
+    axes.set_xticks(range(weights.shape[1]), [str(number + 1) for number in range(weights.shape[1])])
+    dress(axes, x=feature, y=neurons, frame=True)
+    axes.set_yticks(ends - np.bincount(types) / 2, list(names))
+    bar = part.colorbar(image, ax=axes, pad=0.03, aspect=30)
+    dress_colour_bar(bar, "weight")
+    if weights.min() >= 0:
+        bar.ax.set_ylim(0, limit)
 
 
 def _height(n_neurons: int) -> float:

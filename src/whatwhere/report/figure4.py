@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from whatwhere.experiments.fig4 import TYPES
 from whatwhere.experiments.grid import GridResults
 from whatwhere.experiments.points import Point
-from whatwhere.report.barcode import barcode_order
+from whatwhere.report.barcode import draw_weights
 from whatwhere.report.style import (
     DIVERGING,
     SMALL,
@@ -19,7 +19,6 @@ from whatwhere.report.style import (
     WIDTH,
     bare,
     dress,
-    dress_colour_bar,
     new_figure,
     symmetric_limit,
     type_look,
@@ -49,7 +48,10 @@ def cell_types(results: GridResults, point: Point) -> Figure:
     if n_types == 2:
         _draw_scatter(lower[0].subplots(), kept["feature_weights"], kept["types"], factors)
     else:
-        _draw_weights(lower[0], kept["feature_weights"], kept["types"], factors)
+        names = [f"{factor:g}" for factor in factors]
+        draw_weights(
+            lower[0], kept["feature_weights"], kept["types"], names, feature="kernel", neurons="neurons of size"
+        )
     _draw_places(lower[1].subplots(), kept, results.asked["image_size"])
     return figure
 
@@ -77,20 +79,6 @@ def _draw_scatter(axes: Axes, weights: np.ndarray, types: np.ndarray, factors: S
     axes.set_aspect("equal", "datalim")
     axes.legend(fontsize=SMALL, frameon=False, loc="best", handletextpad=0.2)
     dress(axes, x="weight of kernel 1", y="weight of kernel 2")
-
-
-def _draw_weights(part: SubFigure, weights: np.ndarray, types: np.ndarray, factors: Sequence[float]) -> None:
-    axes = part.subplots()
-    limit = symmetric_limit(weights)
-    order = barcode_order(weights, types)
-    image = axes.imshow(weights[order], cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    ends = np.cumsum(np.bincount(types)) - 0.5
-    for end in ends[:-1]:
-        axes.axhline(end, color="black", linewidth=0.6)
-    axes.set_xticks(range(len(factors)), [str(number + 1) for number in range(len(factors))])
-    dress(axes, x="kernel", y="neurons of size", frame=True)
-    axes.set_yticks(ends - np.bincount(types) / 2, [f"{factor:g}" for factor in factors])
-    dress_colour_bar(part.colorbar(image, ax=axes, pad=0.03, aspect=30), "weight")
 
 
 def _draw_places(axes: Axes, kept: dict[str, np.ndarray], image_size: Sequence[int]) -> None:

@@ -1,12 +1,10 @@
 """What an experiment leaves in its folder: figures, and a page that sets the paper's numbers beside the measured."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from whatwhere.errors import RunError
 from whatwhere.experiments.fig1 import ONE, SHARED
@@ -17,10 +15,10 @@ from whatwhere.experiments.points import FAILED
 from whatwhere.files import replacing
 from whatwhere.report import figure1 as one
 from whatwhere.report import figure3 as three
-from whatwhere.report.calibration import reliability
 from whatwhere.report.figure4 import cell_types
 from whatwhere.report.page import Section, write_page
-from whatwhere.simulation.recovery import CURVE, Coverage
+from whatwhere.report.reproduction5 import report_fig5, report_fig5e
+from whatwhere.report.reproduction_parts import Report, calibrations, listed
 
 PAGE_FILE = "page.html"
 NEAR = 0.05  # of FEV: what counts as the paper's number
@@ -29,16 +27,6 @@ SETTINGS = (
     " 0.1, a fifth of the images for validation; no fit is repeated on all images unless the table says so"
     " (n_validation: all)."
 )
-
-
-@dataclass(frozen=True)
-class Report:
-    """Figures by file name, each with a caption, and the sections of the page that stand around them."""
-
-    title: str
-    figures: dict[str, tuple[Figure, str]]
-    before: Sequence[Section]
-    after: Sequence[Section]
 
 
 def write_report(folder: Path) -> list[Path]:
@@ -123,7 +111,7 @@ def report_fig3(results: GridResults) -> Report:
     strengths = options["most_strengths"] or len(options["strengths"])
     started = ", each fit starting where the stronger one ended" if options["warm_start"] else ""
     differs = [
-        f"Seeds: {_listed(results, 'seed')}; the paper has 20 repetitions. Test images: {options['n_test_images']:,};"
+        f"Seeds: {listed(results, 'seed')}; the paper has 20 repetitions. Test images: {options['n_test_images']:,};"
         " the paper has 10,000.",
         f"Strengths of the mask's penalty: {strengths} of the paper's ten at each point{started}.",
         "The masks start at the peak of the smoothed squared average, not of the smoothed average, which the surround"
@@ -134,34 +122,13 @@ def report_fig3(results: GridResults) -> Report:
     ]
     return Report(
         "Figure 3: feature sharing in a homogeneous linear population",
-        {"figure3": (three.homogeneous_population(results), caption), **_calibrations(results)},
+        {"figure3": (three.homogeneous_population(results), caption), **calibrations(results)},
         [Section("What is shown", [SETTINGS, count])],
         [
             Section("The paper's numbers and those measured", [_verdict(below)], table=beside),
             Section("What differs from the paper", items=differs),
         ],
     )
-
-
-def _calibrations(results: GridResults) -> dict[str, tuple[Figure, str]]:
-    """For each model that states how sure it is: the point of its largest population with the fewest images."""
-    found = {}
-    for model in three.NAMES:
-        points = [point for point in results.points() if point.model == model]
-        if not points:
-            continue
-        point = min(points, key=lambda point: (-point.n_neurons, point.n_images, point.seed))
-        kept = results.arrays(point)
-        if "reliability" in kept:
-            curve = pd.DataFrame(kept["reliability"], columns=list(CURVE))
-            levels = [Coverage(*row) for row in kept["coverage"].tolist()]
-            caption = (
-                f"{model}, {point.n_neurons:,} neurons, {point.n_images:,} images, seed {point.seed}. Left: every"
-                " location of every neuron is a statement; how probable it was said to be, and how often it was true."
-                " Right: how many neurons lie in their credible regions. Bars are 95 % intervals."
-            )
-            found[f"calibration-{model}"] = (reliability(curve, levels), caption)
-    return found
 
 
 def _beside_the_paper(results: GridResults) -> pd.DataFrame:
@@ -242,10 +209,6 @@ def report_fig4(results: GridResults) -> Report:
     )
 
 
-def _listed(results: GridResults, column: str) -> str:
-    return ", ".join(str(value) for value in sorted(results.done[column].unique()))
-
-
 def _failures(results: GridResults) -> list[Section]:
     failed = results.table[results.table["status"] == FAILED]
     if not len(failed):
@@ -263,5 +226,7 @@ REPORTS: dict[str, Callable[[GridResults], Report]] = {
     "fig1": report_fig1,
     "fig3": report_fig3,
     "fig4": report_fig4,
+    "fig5": report_fig5,
+    "fig5e": report_fig5e,
 }
 """By the experiment's name."""

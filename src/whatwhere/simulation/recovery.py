@@ -47,7 +47,7 @@ def location_errors(found: ArrayLike, true: ArrayLike, channels: ArrayLike | Non
     found, true = _as_locations("found", found), _as_locations("true", true)
     check_same_rows("found", len(found), "true", len(true), each="neuron")
     difference = found - true
-    return np.hypot(*(difference - _offsets(difference, channels)).T)
+    return np.hypot(*(difference - channel_offsets(difference, channels)).T)
 
 
 def hit_rate(errors: ArrayLike, within: float = 1.0) -> float:
@@ -142,7 +142,7 @@ def true_positions(posterior: ArrayLike, true: ArrayLike, channels: ArrayLike | 
     maps, true = _as_posterior(posterior), _as_locations("true", true)
     check_same_rows("true", len(true), "posterior", len(maps), each="neuron")
     peaks = np.stack(np.unravel_index(maps.reshape(len(maps), -1).argmax(1), maps.shape[1:]), axis=1)
-    moved = true + _offsets(peaks - true, channels)
+    moved = true + channel_offsets(peaks - true, channels)
     return np.floor(moved + 0.5 + _ROUNDING).astype(np.int64)
 
 
@@ -261,8 +261,12 @@ def _as_kernel(name: str, kernel: ArrayLike) -> np.ndarray:
     return values
 
 
-def _offsets(difference: np.ndarray, channels: ArrayLike | None) -> np.ndarray:
-    """The median difference (n_neurons, 2) of each neuron's channel; of all, where a channel has too few neurons."""
+def channel_offsets(difference: np.ndarray, channels: ArrayLike | None) -> np.ndarray:
+    """What no fit can know of places: for each neuron the median difference of its channel, (n_neurons, 2).
+
+    difference: found - true location (n_neurons, 2); channels: see `location_errors`. Where a channel has fewer than
+    three neurons, the median of all.
+    """
     channel = np.zeros(len(difference), int) if channels is None else np.asarray(channels)
     check_ndim("channels", channel, ("n_neurons",))
     check_same_rows("channels", len(channel), "true", len(difference), each="neuron")

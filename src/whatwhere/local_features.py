@@ -1,0 +1,121 @@
+"""A fixed bank of local features: what neurons may respond to, before any core has learned what they do respond to.
+
+A spike-triggered average finds only what is linear in the pixels. Neurons that prefer an edge of either contrast, or a
+rare colour, hide from it; under these features they do not.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from whatwhere.location_posterior import FeatureMoments, constant_noise_evidence
+
+_ORDERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
+"""Of the derivatives, along rows and columns."""
+_REACH = 4
+"""Widths of the Gaussian beyond which it counts as zero."""
+_MOST_COLOURS = 3
+_LEAST_VARIANCE = 1e-3
+"""Of a colour, relative to the strongest: below it there is none."""
+_IMAGES_AT_ONCE = 256
+_MOST_IMAGES = 4096
+"""Enough to start from."""
+_MOST_NUMBERS = 2**26
+"""Of the products of features and responses that are held at once."""
+
+
+class LocalFeatures:
+    """Images (n_images, C, H, W) to features (n_images, K, h, w), each pixel of the map at its place in the image.
+
+    Gaussian derivatives up to the second order (the local jet of Koenderink and van Doorn 1987) of the images' three
+    strongest colours, decorrelated; positive and negative parts are features of their own, so K is at most 36. Each has
+    unit variance over the images that the bank is made from.
+
+    - map_size: (h, w); offset: image position (row, column) of the map's first pixel, from `core.map_offset`
+    - scale: standard deviation of the Gaussian, pixels
+    """
+
+    def __init__(
+        self, images: Tensor, map_size: tuple[int, int], offset: tuple[float, float], scale: float = 1.0
+    ) -> None:
+        self.map_size, self.start = map_size, (int(offset[0]), int(offset[1]))
+        self.means = images.mean((0, 2, 3), keepdim=True)
+        self.colours = _decorrelated_colours(images - self.means)  # (n_colours, C)
+        self.kernels = torch.stack([_derivative(scale, order, images) for order in range(3)])  # (3, side)
+        self.scales = torch.ones((), device=images.device)
+        deviations = self(images).std((0, 2, 3), correction=0)
+        self.scales = torch.where(deviations > 0, 1 / deviations, 0.0)[:, None, None]  # (K, 1, 1)
+
+    @property
+    def n_features(self) -> int:
+        """K."""
+        return 2 * len(_ORDERS) * len(self.colours)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        seen = torch.einsum("dc,bchw->bdhw", self.colours, images - self.means)
+        (n_images, n_colours), side = seen.shape[:2], self.kernels.shape[1]
+        planes = functional.pad(seen.flatten(0, 1)[:, None], 4 * (side // 2,), mode="replicate")
+        rows = functional.conv2d(planes, self.kernels[:, None, :, None])  # (n_images * n_colours, 3, H, W + side - 1)
+        found = [
+            functional.conv2d(rows[:, vertical, None], self.kernels[horizontal, None, None, None])
+            for vertical, horizontal in _ORDERS
+        ]
+        jet = torch.cat(found, 1).view(n_images, n_colours * len(_ORDERS), *images.shape[2:])
+        (row, column), (height, width) = self.start, self.map_size
+        jet = jet[:, :, row : row + height, column : column + width]
+        return torch.cat([jet.clamp(min=0), (-jet).clamp(min=0)], 1) * self.scales
+
+
+def place_evidence(
+    images: Tensor,
+    responses: Tensor,
+    map_size: tuple[int, int],
+    offset: tuple[float, float],
+    ridges: Sequence[float],
+) -> Tensor:
+    """Log evidence that a neuron looks at a pixel of the map and weighs the local features there: (n_neurons, h * w).
+
+    Relative to no weights, under noise of constant variance; images (n_images, C, H, W), responses
+    (n_images, n_neurons). Of long recordings some images, evenly spaced. See `constant_noise_evidence`.
+    """
+    rows = torch.linspace(0, len(images) - 1, min(_MOST_IMAGES, len(images)), device=images.device).long()
+    wanted = responses[rows]
+    wanted = wanted - wanted.mean(0)
+    bank = LocalFeatures(images[rows[:: math.ceil(len(rows) / _IMAGES_AT_ONCE)]], map_size, offset)
+    n_places = map_size[0] * map_size[1]
+    moments = FeatureMoments(bank.n_features, n_places, responses)
+    at_once = max(1, _MOST_NUMBERS // (bank.n_features * n_places))  # neurons
+    evidence = []
+    for number, some in enumerate(wanted.split(at_once, 1)):
+        cross = wanted.new_zeros(n_places * bank.n_features, some.shape[1])
+        for chosen, shown in zip(rows.split(_IMAGES_AT_ONCE), some.split(_IMAGES_AT_ONCE), strict=True):
+            features = bank(images[chosen]).flatten(2)  # (n_images, K, h * w)
+            if number == 0:
+                moments.add(features)
+            cross.addmm_(features.permute(2, 1, 0).flatten(0, 1), shown)
+        products = cross.view(n_places, bank.n_features, -1)
+        evidence.append(constant_noise_evidence(moments, products, some.var(0, correction=0), ridges))
+    return torch.cat(evidence)
+
+
+def _derivative(scale: float, order: int, like: Tensor) -> Tensor:
+    """A Gaussian of unit sum, or its first or second derivative in units of the scale: (side,)."""
+    reach = max(1, round(_REACH * scale))
+    x = torch.arange(-reach, reach + 1, device=like.device, dtype=like.dtype) / scale
+    gaussian = torch.exp(-x.square() / 2)
+    gaussian = gaussian / gaussian.sum()
+    variance = (gaussian * x.square()).sum()  # 1 but for the sampling: a constant image has no second derivative
+    factor = (torch.ones_like(x), x, x.square() - variance)[order]
+    return gaussian * factor
+
+
+def _decorrelated_colours(centred: Tensor) -> Tensor:
+    """Weights of channels, (n_colours, C), that make uncorrelated colours of unit variance, the strongest first."""
+    channels = centred.transpose(0, 1).flatten(1)
+    variances, directions = torch.linalg.eigh(channels @ channels.T / channels.shape[1])
+    kept = (variances > _LEAST_VARIANCE * variances[-1]).nonzero().flatten().flip(0)[:_MOST_COLOURS]
+    kept = kept if len(kept) else variances.argmax()[None]  # constant images
+    return (directions[:, kept] / variances[kept].clamp(min=1e-12).sqrt()).T

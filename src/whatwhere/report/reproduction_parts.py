@@ -1,0 +1,48 @@
+"""What pages of all experiments share: their parts, calibration of stated uncertainty, and lists of what was run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from whatwhere.experiments.grid import GridResults
+from whatwhere.report.calibration import reliability
+from whatwhere.report.page import Section
+from whatwhere.simulation.recovery import CURVE, Coverage
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures by file name, each with a caption, and the sections of the page that stand around them."""
+
+    title: str
+    figures: dict[str, tuple[Figure, str]]
+    before: Sequence[Section]
+    after: Sequence[Section]
+
+
+def calibrations(results: GridResults) -> dict[str, tuple[Figure, str]]:
+    """For each model that states how sure it is: the point of its largest population with the fewest images."""
+    found = {}
+    for model in dict.fromkeys(results.done["model"]):
+        points = [point for point in results.points() if point.model == model]
+        if not points:
+            continue
+        point = min(points, key=lambda point: (-point.n_neurons, point.n_images, point.seed))
+        kept = results.arrays(point)
+        if "reliability" in kept:
+            curve = pd.DataFrame(kept["reliability"], columns=list(CURVE))
+            levels = [Coverage(*row) for row in kept["coverage"].tolist()]
+            caption = (
+                f"{model}, {point.n_neurons:,} neurons, {point.n_images:,} images, seed {point.seed}. Left: every"
+                " location of every neuron is a statement; how probable it was said to be, and how often it was true."
+                " Right: how many neurons lie in their credible regions. Bars are 95 % intervals."
+            )
+            found[f"calibration-{model}"] = (reliability(curve, levels), caption)
+    return found
+
+
+def listed(results: GridResults, column: str) -> str:
+    """The different values of a column, sorted, with commas between."""
+    return ", ".join(str(value) for value in sorted(results.done[column].unique()))
