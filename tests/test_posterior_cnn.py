@@ -144,7 +144,8 @@ def test_a_fit_stopped_and_resumed_ends_with_the_same_bits(noise: str, start: st
     recording = simulated(n_neurons=7, n_images=240)[1]
 
     def made() -> ww.PosteriorCNN:
-        readout = {"noise": noise, "start": start, "locate_from": 5, "locate_every": 4, "anneal_steps": 12, "widths": (0.0, 1.0)}
+        places = {"locate_from": 5, "locate_every": 4, "anneal_steps": 12, "widths": (0.0, 1.0)}
+        readout = {"noise": noise, "start": start, **places}
         training = {"batch_size": 32, "max_steps": 36, "check_every": 3, "patience": 3, "checkpoint_seconds": 0}
         return make().set_params(readout=readout, training={**training, "patience_from": 0})
 

@@ -232,6 +232,9 @@ class TrainingOptions:
     optimizer: Literal["adam", "sgd"] = _option("adam", "adam, or sgd: gradient descent with momentum")
     momentum: Annotated[float, Field(ge=0, lt=1)] = _option(SGD_MOMENTUM, "of sgd, the share of its last step kept")
     learning_rate: Positive = _option(3e-3, "of the optimiser, at first")
+    proximal: bool = _option(
+        False, "L1 penalties of masks and feature weights by proximal steps: weights become exactly 0"
+    )
     batch_size: Count = _option(128, "images a step")
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = _option(
         0.2, "of the training images, where the recording does not set its own aside"

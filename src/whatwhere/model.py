@@ -24,6 +24,9 @@ from whatwhere.location_posterior import posterior
 from whatwhere.penalties import weighted_sum
 from whatwhere.readouts import READOUTS, PosteriorReadout
 
+SHRINKING = ("mask_l1", "feature_l1", "product_l1")
+"""Penalties that a proximal step can take."""
+
 _MOST_IMAGES = 2048
 """Images that the initial biases and statistics are computed from."""
 
@@ -60,14 +63,17 @@ class Model(nn.Module):
         drive = self.readout(maps) + self.bias  # (n_images, n_neurons)
         return self.nonlinearity(drive)
 
-    def penalty(self, options: PenaltyOptions, predictions: Tensor) -> Tensor:
-        """All penalties with their strengths, a scalar."""
+    def penalty(self, options: PenaltyOptions, predictions: Tensor, *, smooth_only: bool = False) -> Tensor:
+        """All penalties with their strengths, a scalar; `smooth_only`: without those that `shrunken` weights have."""
         terms = {
             **self.readout.penalties(predictions),
             "smoothness": lambda: self.core.smoothness(options.relative),
             "group_sparsity": lambda: self.core.group_sparsity(options.relative),
         }
-        return weighted_sum(options.single(), terms, predictions.new_zeros(()))
+        strengths = options.single()
+        if smooth_only:
+            strengths |= dict.fromkeys(SHRINKING, 0.0)
+        return weighted_sum(strengths, terms, predictions.new_zeros(()))
 
     def locations(self) -> np.ndarray:
         """Where each neuron looks, (n_neurons, 2): row and column in pixels of the image.

@@ -18,6 +18,7 @@ from whatwhere.config import TrainingOptions
 from whatwhere.errors import RunError, TrainingError
 from whatwhere.location_inference import is_due, locate, settle, training_loss
 from whatwhere.model import Model
+from whatwhere.proximal import shrink
 from whatwhere.readouts import PosteriorReadout
 from whatwhere.storage import read_tensors, write_tensors
 
@@ -123,7 +124,8 @@ def backpropagate(model: Model, images: Tensor, responses: Tensor) -> Tensor:
         predictions = model(images)  # (n_images, n_neurons)
     predictions = predictions.float()
     loss = training_loss(model, predictions, responses)
-    (loss + model.penalty(options.penalties, predictions)).backward()
+    penalty = model.penalty(options.penalties, predictions, smooth_only=options.training.proximal)
+    (loss + penalty).backward()
     return loss.detach()
 
 
@@ -185,6 +187,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.training_loss += backpropagate(self.model, self.data.images[rows], self.data.responses[rows])
         self.optimizer.step()
+        if self.options.proximal:
+            shrink(self.model, self.optimizer)
         self.model.readout.project()
         self.schedule.step += 1
 

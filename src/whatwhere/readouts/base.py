@@ -1,7 +1,7 @@
 """What every readout offers: pooled feature maps, penalties, and the *what* and *where* of each neuron."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -41,6 +41,17 @@ class Readout(nn.Module, ABC):
     @abstractmethod
     def penalties(self, predictions: Tensor) -> dict[str, Callable[[], Tensor]]:
         """For each of `strengths` what it multiplies, a scalar; predictions (n_images, n_neurons)."""
+
+    def shrunken(self, strengths: Mapping[str, float]) -> list[tuple[nn.Parameter, Tensor | float]]:
+        """What L1 penalties of these strengths shrink, with the derivative of the penalty by each |weight|.
+
+        None of a readout without them; of a product of norms each factor's derivative holds the other as it is.
+        """
+        strength = strengths["feature_l1"]
+        weights = getattr(self, "weights", None)
+        if not strength or "feature_l1" not in self.strengths or not isinstance(weights, nn.Parameter):
+            return []
+        return [(weights, strength / self.n_neurons)]
 
     @abstractmethod
     def project(self) -> None:

@@ -1,6 +1,6 @@
 """The paper's readout: a sparse mask says *where*, a vector of feature weights says *what* (equation 3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -55,6 +55,16 @@ class FactorizedReadout(Readout):
             "feature_l1": lambda: mean_l1(self.weights),
             "product_l1": lambda: mean_product_l1(self.mask.flatten(1), self.weights),
         }
+
+    @torch.no_grad()
+    def shrunken(self, strengths: Mapping[str, float]) -> list[tuple[nn.Parameter, Tensor | float]]:
+        product = strengths["product_l1"] / self.n_neurons
+        masks = strengths["mask_l1"] / self.n_neurons + product * self.weights.abs().sum(1)[:, None, None]
+        found: list[tuple[nn.Parameter, Tensor | float]] = [(self.mask, masks)]
+        if isinstance(self.weights, nn.Parameter):
+            features = strengths["feature_l1"] / self.n_neurons + product * self.mask.abs().sum((1, 2))[:, None]
+            found.append((self.weights, features))
+        return found
 
     @torch.no_grad()
     def project(self) -> None:

@@ -1,0 +1,125 @@
+"""Proximal steps: true zeros, and the optimum of the penalised loss."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Lasso
+
+import whatwhere as ww
+from whatwhere.config import ModelOptions, PenaltyOptions, ReadoutOptions, TrainingOptions
+from whatwhere.proximal import shrink, soft_threshold_, step_sizes
+from whatwhere.readouts import FactorizedReadout
+from whatwhere.training import OPTIMIZERS
+
+STRENGTH = 0.3
+
+
+def lasso_problem(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Images of 5 x 8 correlated pixels, and two neurons that read three of them."""
+    pixels = rng.standard_normal((300, 40)) @ (np.eye(40) + 0.3 * rng.standard_normal((40, 40)))
+    truth = np.zeros((40, 2))
+    truth[[3, 17, 30], 0], truth[[5, 17, 39], 1] = (1.0, -0.7, 0.4), (0.8, 0.5, -1.2)
+    responses = pixels @ truth + 0.5 * rng.standard_normal((300, 2))
+    return (pixels - pixels.mean(0)).astype(np.float32), (responses - responses.mean(0)).astype(np.float32)
+
+
+def solved(pixels: np.ndarray, responses: np.ndarray, optimizer: str, proximal: bool) -> np.ndarray:
+    """The masks, (2, 40), of the mean squared error with `mask_l1`, by many steps on all images, ever smaller."""
+    readout = FactorizedReadout(2, (1, 5, 8), ReadoutOptions(nonlinearity="identity"))
+    options = ModelOptions(penalties=PenaltyOptions(mask_l1=STRENGTH))
+    model: Any = SimpleNamespace(readout=readout, options=options)
+    rate = {"adam": 0.05, "sgd": 0.01}[optimizer]
+    steps = OPTIMIZERS[optimizer]([readout.mask], TrainingOptions(optimizer=optimizer, learning_rate=rate))
+    maps, wanted = torch.from_numpy(pixels).view(-1, 1, 5, 8), torch.from_numpy(responses)
+    for step in range(3000):
+        for group in steps.param_groups:
+            group["lr"] = rate * 0.5 ** (step // 300)
+        steps.zero_grad()
+        loss = (readout(maps) - wanted).square().mean()
+        if not proximal:
+            loss = loss + STRENGTH * readout.mask.abs().sum() / 2
+        loss.backward()
+        steps.step()
+        if proximal:
+            shrink(model, steps)
+    return readout.mask.detach().flatten(1).numpy()
+
+
+def penalised(pixels: np.ndarray, responses: np.ndarray, masks: np.ndarray) -> float:
+    return float(np.square(pixels @ masks.T - responses).mean() + STRENGTH * np.abs(masks).sum() / 2)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_masks_are_those_of_the_lasso_with_its_zeros(optimizer: str, rng: np.random.Generator) -> None:
+    """scikit-learn halves the squared error, so its strength is half of ours."""
+    pixels, responses = lasso_problem(rng)
+    lasso = Lasso(STRENGTH / 2, fit_intercept=False, tol=1e-10, max_iter=100_000)
+    wanted = np.stack([lasso.fit(pixels.astype(np.float64), one).coef_ for one in responses.T.astype(np.float64)])
+    found = solved(pixels, responses, optimizer, proximal=True)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_array_equal(found == 0, wanted == 0)
+    assert 0.5 < (wanted == 0).mean() < 1
+    by_gradients = solved(pixels, responses, optimizer, proximal=False)
+    assert not (by_gradients == 0).any()
+    best, near = (penalised(pixels, responses, masks) for masks in (found, by_gradients))
+    assert best <= near < 1.001 * best
+
+
+def test_thresholds_may_differ_and_signs_stay() -> None:
+    values = torch.tensor([[1.0, -2.0], [0.5, -0.5]])
+    soft_threshold_(values, torch.tensor([[0.25], [0.75]]))
+    assert values.tolist() == [[0.75, -1.75], [0.0, 0.0]]
+
+
+def test_step_sizes_are_the_optimisers_own() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+    for name in OPTIMIZERS:
+        optimizer = OPTIMIZERS[name]([parameter], TrainingOptions(optimizer=name, learning_rate=0.1))
+        parameter.grad = torch.tensor([2.0, -0.5, 1e-3])
+        for _ in range(300):
+            before = parameter.detach().clone()
+            optimizer.step()
+        moved = parameter.detach() - before
+        torch.testing.assert_close(moved, -step_sizes(optimizer, parameter) * parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+def recording(rng: np.random.Generator) -> ww.Recording:
+    images = rng.standard_normal((400, 1, 14, 18)).astype(np.float32)
+    drive = np.stack([images[:, 0, 4 + n, 5 + n] - images[:, 0, 5 + n, 5 + n] for n in range(5)], axis=1)
+    return ww.Recording(images, np.maximum(drive, 0) + 0.3 * rng.random((400, 5)))
+
+
+@pytest.mark.parametrize("penalties", [{"mask_l1": 0.05, "feature_l1": 0.02}, {"product_l1": 0.05}])
+def test_a_fit_has_true_zeros_and_loses_nothing(penalties: dict[str, float], rng: np.random.Generator) -> None:
+    shown = recording(rng)
+    losses, zeros = {}, {}
+    for proximal in (True, False):
+        model = ww.FactorizedCNN(
+            core={"kernel_sizes": (5,), "n_maps": 3},
+            penalties=penalties,
+            training={"max_steps": 400, "batch_size": 64, "proximal": proximal, "n_rates": 3},
+        ).fit(shown)
+        losses[proximal] = model.candidates_["validation_loss"].min()
+        zeros[proximal] = (model.masks_ == 0).mean()
+    assert zeros[True] > 0.5
+    assert zeros[False] < 0.01
+    assert losses[True] < losses[False] + 0.01
+
+
+@pytest.mark.parametrize("kind", [ww.FixedMaskCNN, ww.GaussianCNN, ww.PosteriorCNN])
+def test_feature_weights_of_every_readout_become_zero(kind: Any, rng: np.random.Generator) -> None:
+    model = kind(
+        core={"kernel_sizes": (5,), "n_maps": 6},
+        penalties={"feature_l1": 0.15},
+        training={"max_steps": 300, "patience_from": 300, "batch_size": 64, "proximal": True},
+    ).fit(recording(rng))
+    assert 0 < (model.feature_weights_ == 0).mean() < 1
+
+
+def test_without_a_penalty_nothing_is_shrunken() -> None:
+    strengths = PenaltyOptions().single()
+    readout = FactorizedReadout(3, (4, 5, 6), ReadoutOptions())
+    assert all(float(torch.as_tensor(strength).sum()) == 0 for _, strength in readout.shrunken(strengths))
