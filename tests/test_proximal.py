@@ -9,8 +9,9 @@ import torch
 from sklearn.linear_model import Lasso
 
 import whatwhere as ww
-from whatwhere.config import ModelOptions, PenaltyOptions, ReadoutOptions, TrainingOptions
-from whatwhere.proximal import shrink, soft_threshold_, step_sizes
+from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions, TrainingOptions
+from whatwhere.core import Core
+from whatwhere.proximal import group_threshold_, shrink, soft_threshold_, step_sizes
 from whatwhere.readouts import FactorizedReadout
 from whatwhere.training import OPTIMIZERS
 
@@ -30,7 +31,8 @@ def solved(pixels: np.ndarray, responses: np.ndarray, optimizer: str, proximal: 
     """The masks, (2, 40), of the mean squared error with `mask_l1`, by many steps on all images, ever smaller."""
     readout = FactorizedReadout(2, (1, 5, 8), ReadoutOptions(nonlinearity="identity"))
     options = ModelOptions(penalties=PenaltyOptions(mask_l1=STRENGTH))
-    model: Any = SimpleNamespace(readout=readout, options=options)
+    core = SimpleNamespace(shrunken=lambda strength, relative: [])
+    model: Any = SimpleNamespace(readout=readout, core=core, options=options)
     rate = {"adam": 0.05, "sgd": 0.01}[optimizer]
     steps = OPTIMIZERS[optimizer]([readout.mask], TrainingOptions(optimizer=optimizer, learning_rate=rate))
     maps, wanted = torch.from_numpy(pixels).view(-1, 1, 5, 8), torch.from_numpy(responses)
@@ -72,6 +74,54 @@ def test_thresholds_may_differ_and_signs_stay() -> None:
     values = torch.tensor([[1.0, -2.0], [0.5, -0.5]])
     soft_threshold_(values, torch.tensor([[0.25], [0.75]]))
     assert values.tolist() == [[0.75, -1.75], [0.0, 0.0]]
+
+
+def test_groups_shrink_to_where_no_gradient_is_left(rng: np.random.Generator) -> None:
+    """Step sizes differ within a kernel: (x - v) / s + lambda x / |x| = 0, or x = 0 and |v / s| <= lambda."""
+    kernels, sizes = rng.standard_normal((2, 3, 2, 3)), rng.uniform(0.1, 2, (2, 3, 2, 3))
+    strengths = np.array([[0.1, 1.0, 30.0], [0.5, 2.0, 0.0]])
+    found = torch.from_numpy(kernels.copy())
+    group_threshold_(found, torch.from_numpy(sizes), torch.from_numpy(strengths))
+    for place in np.ndindex(2, 3):
+        x, pull = found[place].numpy(), kernels[place] / sizes[place]
+        if x.any():
+            np.testing.assert_allclose(pull - x / sizes[place], strengths[place] * x / np.linalg.norm(x), atol=1e-9)
+        else:
+            assert np.linalg.norm(pull) <= strengths[place]
+    assert [(kernel == 0).all().item() for kernel in found.flatten(0, 1)].count(True) in (1, 2)
+
+
+def test_a_core_of_true_zeros_loses_nothing(rng: np.random.Generator) -> None:
+    shown = recording(rng)
+    for separable in (False, True):
+        losses, zeros = {}, {}
+        for proximal in (True, False):
+            model = ww.FixedMaskCNN(
+                core={"kernel_sizes": (3, 3), "n_maps": (6, 4), "separable": (False, separable)},
+                penalties={"group_sparsity": 0.03},
+                training={"max_steps": 120, "batch_size": 64, "proximal": proximal, "learning_rate": 1e-2},
+            ).fit(shown)
+            losses[proximal] = model.candidates_["validation_loss"].min()
+            weights = model.model_.core.layers[1].convolution.weight.detach()
+            zeros[proximal] = (weights == 0).all(3).all(2).float().mean().item()
+        assert zeros[True] > 0.2
+        assert zeros[False] == 0
+        assert losses[True] < losses[False] + 0.01
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_parts_of_group_sparsity_make_the_whole_gradient(relative: bool) -> None:
+    """What is left to the gradient and what is shrunken add up to the derivative of the penalty."""
+    core = Core(CoreOptions(kernel_sizes=(3, 3), n_maps=(4, 5)), 1, 12, 13)
+    core.initialize(torch.Generator().manual_seed(0))
+    weight = core.layers[1].convolution.weight
+    (whole,) = torch.autograd.grad(core.group_sparsity(relative), weight)
+    rest = torch.zeros_like(weight)
+    if relative:
+        (rest,) = torch.autograd.grad(core.group_sparsity(relative, smooth_only=True), weight)
+    ((_, by_norm),) = core.shrunken(1.0, relative)
+    norms = weight.detach().norm(dim=(2, 3), keepdim=True)
+    torch.testing.assert_close(rest + by_norm[:, :, None, None] * weight.detach() / norms, whole, rtol=1e-3, atol=1e-3)
 
 
 def test_step_sizes_are_the_optimisers_own() -> None:

@@ -233,7 +233,7 @@ class TrainingOptions:
     momentum: Annotated[float, Field(ge=0, lt=1)] = _option(SGD_MOMENTUM, "of sgd, the share of its last step kept")
     learning_rate: Positive = _option(3e-3, "of the optimiser, at first")
     proximal: bool = _option(
-        False, "L1 penalties of masks and feature weights by proximal steps: weights become exactly 0"
+        False, "L1 and group penalties by proximal steps: masks, feature weights and kernels become exactly 0"
     )
     batch_size: Count = _option(128, "images a step")
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = _option(

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from whatwhere.config import CoreOptions, LayerShape
 from whatwhere.errors import InputError
-from whatwhere.penalties import group_sparsity, kernel_norms, smoothness
+from whatwhere.penalties import group_slopes, group_sparsity, kernel_norms, smoothness
 
 NONLINEARITIES = {
     "identity": nn.Identity,
@@ -181,10 +181,34 @@ class Core(nn.Module):
         """Squared Laplacian of the first layer's kernels."""
         return smoothness(self.layers[0].spatial_kernels(), relative)
 
-    def group_sparsity(self, relative: bool) -> Tensor:
-        """Sum over the later layers of the norms of their kernels."""
-        later = [group_sparsity(layer.group_norms(), relative) for layer in self.layers[1:]]
+    def group_sparsity(self, relative: bool, *, smooth_only: bool = False) -> Tensor:
+        """Sum over the later layers of the norms of their kernels; `smooth_only`: but for the part that `shrunken` has.
+
+        What is left then is that a relative penalty falls as the whole kernel grows.
+        """
+        later = [group_sparsity(layer.group_norms(), relative, smooth_only) for layer in self.layers[1:]]
         return torch.stack(later).sum() if later else next(self.parameters()).new_zeros(())
+
+    @torch.no_grad()
+    def shrunken(self, strength: float, relative: bool) -> list[tuple[Tensor, Tensor]]:
+        """What group sparsity of this strength shrinks, with the derivative of the penalty by the norm of each kernel.
+
+        The derivatives are (K, K_in) for weights (K, K_in, height, width); of a separable layer those of each factor
+        hold the other as it is.
+        """
+        found: list[tuple[Tensor, Tensor]] = []
+        for layer in self.layers[1:] if strength else ():
+            norms = layer.group_norms()
+            by_norm = strength * group_slopes(norms, relative)  # (K, 1)
+            weight = layer.convolution.weight
+            if layer.depthwise is None:
+                found.append((weight, by_norm.expand_as(norms)))
+                continue
+            kernels = kernel_norms(layer.depthwise.weight)[:, 0]  # (K_in,)
+            found.append((weight, by_norm * kernels))
+            pointwise = weight[:, :, 0, 0].abs()  # (K, K_in)
+            found.append((layer.depthwise.weight, (by_norm * pointwise).sum(0)[:, None]))
+        return found
 
 
 def output_shape(options: CoreOptions, height: int, width: int) -> tuple[int, int, int]:

@@ -64,11 +64,11 @@ class Model(nn.Module):
         return self.nonlinearity(drive)
 
     def penalty(self, options: PenaltyOptions, predictions: Tensor, *, smooth_only: bool = False) -> Tensor:
-        """All penalties with their strengths, a scalar; `smooth_only`: without those that `shrunken` weights have."""
+        """All penalties with their strengths, a scalar; `smooth_only`: but for what proximal steps do."""
         terms = {
             **self.readout.penalties(predictions),
             "smoothness": lambda: self.core.smoothness(options.relative),
-            "group_sparsity": lambda: self.core.group_sparsity(options.relative),
+            "group_sparsity": lambda: self.core.group_sparsity(options.relative, smooth_only=smooth_only),
         }
         strengths = options.single()
         if smooth_only:

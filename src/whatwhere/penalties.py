@@ -67,17 +67,29 @@ def smoothness(kernels: Tensor, relative: bool = True) -> Tensor:
     return (rough / _squared_norms(kernels)).sum() if relative else rough.sum()
 
 
-def group_sparsity(group_norms: Tensor, relative: bool = True) -> Tensor:
+def group_sparsity(group_norms: Tensor, relative: bool = True, smooth_only: bool = False) -> Tensor:
     """sum_{kl} |W_kl|_2 of norms (n_maps, n_input_maps): few input maps for each map.
 
     Equation 7 as printed sums over pixels; its text and the published code group by kernel, as here. Relative: each
     map's sum is divided by the norm of its whole kernel, which lies between 1 (one input map) and sqrt(n_input_maps).
+    smooth_only: its gradient is that of the denominator alone, and 0 where there is none (see `group_slopes`).
 
     >>> group_sparsity(torch.tensor([[3.0, 4.0]])).item()
     1.4
     """
     sums = group_norms.sum(1)  # (n_maps,)
+    sums = sums.detach() if smooth_only else sums
     return (sums / _squared_norms(group_norms).sqrt()).sum() if relative else sums.sum()
+
+
+def group_slopes(group_norms: Tensor, relative: bool = True) -> Tensor:
+    """The derivative of `group_sparsity` by each |W_kl|_2 of the sum, its denominator held: (n_maps, 1).
+
+    >>> group_slopes(torch.tensor([[3.0, 4.0]])).item()
+    0.2
+    """
+    norms = _squared_norms(group_norms).sqrt()[:, None]
+    return 1 / norms if relative else torch.ones_like(norms)
 
 
 def kernel_norms(kernels: Tensor) -> Tensor:
