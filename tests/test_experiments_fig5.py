@@ -35,7 +35,8 @@ def test_the_papers_grid_and_network() -> None:
     assert options.readout.nonnegative_features
     training = options.training
     assert (training.batch_size, training.check_every, training.patience, training.n_rates) == (64, 100, 5, 3)
-    assert options.penalties.feature_l1 == (0.003, 0.01, 0.1)
+    assert len(options.penalties.candidates()) == 3
+    assert training.proximal
     assert [validation_fraction(n) for n in (512, 8192, 16_384)] == [0.125, 0.125, 0.0625]
 
 

@@ -146,8 +146,8 @@ class ReadoutOptions:
     )
     start: Literal["average", "features"] = _option(
         "average",
-        "where neurons look at first: at the peak of the decorrelated average, or of the evidence under a fixed bank of"
-        " local features (edges, bars and colours, each of one contrast), which finds nonlinear neurons, too",
+        "where neurons look at first: at the peak of the decorrelated average, or of the evidence under a fixed bank"
+        " of local features (edges, bars and colours, each of one contrast), which finds nonlinear neurons and types",
     )
     sta_smoothing: Annotated[float, Field(ge=0)] = _option(
         2.0, "pixels: width of the Gaussian that smooths the squared, decorrelated average before its peak is taken"

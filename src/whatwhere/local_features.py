@@ -6,8 +6,10 @@ rare colour, hide from it; under these features they do not.
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional
 
@@ -23,6 +25,8 @@ _LEAST_VARIANCE = 1e-3
 _IMAGES_AT_ONCE = 256
 _MOST_IMAGES = 4096
 """Enough to start from."""
+_RIDGE = 1.0
+"""Of the weights that codes are made of, relative to the features' mean power."""
 _MOST_NUMBERS = 2**26
 """Of the products of features and responses that are held at once."""
 
@@ -69,17 +73,30 @@ class LocalFeatures:
         return torch.cat([jet.clamp(min=0), (-jet).clamp(min=0)], 1) * self.scales
 
 
-def place_evidence(
+class LocalFit(NamedTuple):
+    """What local features say of neurons.
+
+    - evidence (n_neurons, h * w): log evidence that a neuron looks at a pixel of the map and weighs the features there,
+      relative to no weights, under noise of constant variance; see `constant_noise_evidence`
+    - codes (n_neurons, K): the weights at its best place, in a basis in which the features are uncorrelated there, of
+      norm one: the closer two codes, the more alike what the neurons compute. 0 for silent neurons
+    """
+
+    evidence: Tensor
+    codes: Tensor
+
+
+def fit_local_features(
     images: Tensor,
     responses: Tensor,
     map_size: tuple[int, int],
     offset: tuple[float, float],
     ridges: Sequence[float],
-) -> Tensor:
-    """Log evidence that a neuron looks at a pixel of the map and weighs the local features there: (n_neurons, h * w).
+) -> LocalFit:
+    """Where each neuron looks and what it weighs there, in closed form.
 
-    Relative to no weights, under noise of constant variance; images (n_images, C, H, W), responses
-    (n_images, n_neurons). Of long recordings some images, evenly spaced. See `constant_noise_evidence`.
+    images (n_images, C, H, W), responses (n_images, n_neurons); map_size, offset: see `LocalFeatures`. Of long
+    recordings some images, evenly spaced.
     """
     rows = torch.linspace(0, len(images) - 1, min(_MOST_IMAGES, len(images)), device=images.device).long()
     wanted = responses[rows]
@@ -88,7 +105,7 @@ def place_evidence(
     n_places = map_size[0] * map_size[1]
     moments = FeatureMoments(bank.n_features, n_places, responses)
     at_once = max(1, _MOST_NUMBERS // (bank.n_features * n_places))  # neurons
-    evidence = []
+    evidence, weights = [], []
     for number, some in enumerate(wanted.split(at_once, 1)):
         cross = wanted.new_zeros(n_places * bank.n_features, some.shape[1])
         for chosen, shown in zip(rows.split(_IMAGES_AT_ONCE), some.split(_IMAGES_AT_ONCE), strict=True):
@@ -97,8 +114,37 @@ def place_evidence(
                 moments.add(features)
             cross.addmm_(features.permute(2, 1, 0).flatten(0, 1), shown)
         products = cross.view(n_places, bank.n_features, -1)
-        evidence.append(constant_noise_evidence(moments, products, some.var(0, correction=0), ridges))
-    return torch.cat(evidence)
+        found = constant_noise_evidence(moments, products, some.var(0, correction=0), ridges)
+        evidence.append(found)
+        weights.append(_weights_at(moments.centred_gram(), products, found.argmax(1)))
+    gram = moments.centred_gram().mean(0)
+    metric = torch.linalg.cholesky(gram + _steady(gram, 1e-3))
+    codes = torch.cat(weights) @ metric
+    norms = codes.norm(dim=1, keepdim=True)
+    return LocalFit(torch.cat(evidence), torch.where(norms > 0, codes / norms.clamp(min=1e-12), 0.0))
+
+
+def codes_to_types(codes: Tensor, n_types: int, seed: int) -> Tensor:
+    """Neurons whose codes (n_neurons, K) are alike, by k-means into at most so many types: (n_neurons,), int64."""
+    n_clusters = min(n_types, len(codes.unique(dim=0)))
+    found = KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(codes.double().cpu().numpy())
+    return torch.from_numpy(found).long()
+
+
+def _weights_at(gram: Tensor, products: Tensor, places: Tensor) -> Tensor:
+    """Ridge regression on the features at a place (n_neurons,) for each neuron: (n_neurons, K).
+
+    gram (h * w, K, K), products (h * w, K, n_neurons).
+    """
+    neurons = torch.arange(len(places), device=places.device)
+    wanted = products[places, :, neurons]  # (n_neurons, K)
+    return torch.linalg.solve(gram[places] + _steady(gram, _RIDGE), wanted[:, :, None])[:, :, 0]
+
+
+def _steady(gram: Tensor, ridge: float) -> Tensor:
+    """A multiple of the identity, relative to the mean of the diagonal: (K, K)."""
+    power = gram.diagonal(dim1=-2, dim2=-1).mean().clamp(min=1e-12)
+    return ridge * power * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
 
 
 def _derivative(scale: float, order: int, like: Tensor) -> Tensor:

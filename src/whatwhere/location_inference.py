@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from whatwhere.core import map_offset
-from whatwhere.local_features import place_evidence
+from whatwhere.local_features import fit_local_features
 from whatwhere.location_posterior import (
     FeatureMoments,
     VaryingNoiseEvidence,
@@ -96,7 +96,8 @@ def _renew_local_evidence(model: Model, images: Tensor, responses: Tensor) -> No
     assert isinstance(readout, PosteriorReadout)
     steady = readout.noise().stabilised(responses)
     size, offset = model.core.output_shape[1:], map_offset(model.options.core)
-    readout.set_local_evidence(place_evidence(images, steady, size, offset, readout.options.prior_ridges))
+    found = fit_local_features(images, steady, size, offset, readout.options.prior_ridges)
+    readout.set_local_evidence(found.evidence)
 
 
 def settle(model: Model, images: Tensor, responses: Tensor, seed: int) -> None:

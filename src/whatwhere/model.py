@@ -19,13 +19,16 @@ from whatwhere.initialisation import (
     signal_std,
     spike_triggered_averages,
 )
-from whatwhere.local_features import place_evidence
+from whatwhere.local_features import codes_to_types, fit_local_features
 from whatwhere.location_posterior import posterior
 from whatwhere.penalties import weighted_sum
 from whatwhere.readouts import READOUTS, PosteriorReadout
 
 SHRINKING = ("mask_l1", "feature_l1", "product_l1")
 """Penalties that a proximal step can take."""
+
+_OTHER_FEATURES = 0.1
+"""Of a neuron's weight of its type's own feature, what the others have at first."""
 
 _MOST_IMAGES = 2048
 """Images that the initial biases and statistics are computed from."""
@@ -172,16 +175,17 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
     some = spread(images, _MOST_IMAGES)
     whitening = decorrelation(some)
     seen = filtered(averages, whitening)
-    evidence = None
+    evidence = features = None
     if options.readout.start == "features":
-        evidence = place_evidence(images, responses, map_size, offset, options.readout.prior_ridges)
+        evidence, codes = fit_local_features(images, responses, map_size, offset, options.readout.prior_ridges)
         peaks = evidence.argmax(1)
+        features = start_features(codes_to_types(codes, model.core.output_shape[0], seed), model.core.output_shape[0])
     else:
         peaks = mask_peaks(seen, map_size, offset, options.readout.sta_smoothing)
     positions = np.stack(np.unravel_index(peaks.cpu().numpy(), map_size), 1) + np.floor(offset).astype(int)
     reach = max(options.core.layers()[0].kernel_size) // 2
     amplitudes = signal_std(images, responses, averages, positions, reach)
-    model.readout.initialize(peaks, amplitudes, options.readout.mask_noise, generator)
+    model.readout.initialize(peaks, amplitudes, options.readout.mask_noise, generator, features)
     if isinstance(model.readout, PosteriorReadout):
         scores = chance_scores(seen, filtered(some, whitening).std(0, correction=0), responses)
         start_places(model, scores, evidence)
@@ -194,11 +198,23 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
     model.bias.copy_(torch.from_numpy(bias))
 
 
+def start_features(types: Tensor, n_features: int) -> Tensor:
+    """Feature weights that sum to one, most of it of the feature that neurons of a type share: (n_neurons, n_features).
+
+    >>> start_features(torch.tensor([0, 2]), 3)
+    tensor([[0.8333, 0.0833, 0.0833],
+            [0.0833, 0.0833, 0.8333]])
+    """
+    weights = torch.full((len(types), n_features), _OTHER_FEATURES)
+    weights[torch.arange(len(types)), types.cpu()] = 1.0
+    return weights / weights.sum(1, keepdim=True)
+
+
 @torch.no_grad()
 def start_places(model: Model, scores: Tensor, evidence: Tensor | None = None) -> None:
     """The posterior before any fit, and for a core of one layer the kernels that its neurons share.
 
-    scores: (n_neurons, C, H, W), see `chance_scores`; evidence: (n_neurons, h * w), see `place_evidence`: where given,
+    scores: (n_neurons, C, H, W), see `chance_scores`; evidence: (n_neurons, h * w), see `LocalFit`: where given,
     the places follow from it, and it is kept. The places are those of the first width.
     """
     core, readout, options = model.core, model.readout, model.options

@@ -118,8 +118,9 @@ PRESETS = {
     "nonlinear": {
         "factorized": replace(
             NONLINEAR,
-            penalties=PenaltyOptions(mask_l1=0.003, feature_l1=(0.003, 0.01, 0.1)),
-            readout=replace(NONLINEAR.readout, nonnegative_features=True),
+            penalties=PenaltyOptions(mask_l1=(0.06, 0.12, 0.25), feature_l1=0.05),
+            readout=replace(NONLINEAR.readout, nonnegative_features=True, feature_norm="unit", start="features"),
+            training=replace(NONLINEAR.training, proximal=True),
         ),
         "fixed-mask": replace(
             NONLINEAR,

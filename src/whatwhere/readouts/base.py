@@ -32,10 +32,18 @@ class Readout(nn.Module, ABC):
         """(n_images, K, h, w) to (n_images, n_neurons)."""
 
     @abstractmethod
-    def initialize(self, peaks: Tensor, amplitudes: Tensor, mask_noise: float, generator: torch.Generator) -> None:
+    def initialize(
+        self,
+        peaks: Tensor,
+        amplitudes: Tensor,
+        mask_noise: float,
+        generator: torch.Generator,
+        features: Tensor | None = None,
+    ) -> None:
         """Starts each neuron at its pixel of the map.
 
-        peaks: (n_neurons,) index into the h * w pixels; amplitudes: (n_neurons,) standard deviation of the signal.
+        peaks: (n_neurons,) index into the h * w pixels; amplitudes: (n_neurons,) standard deviation of the signal;
+        features: (n_neurons, K) weights that sum to one, all alike where not given.
         """
 
     @abstractmethod
@@ -73,6 +81,13 @@ class Readout(nn.Module, ABC):
 def draw(shape: tuple[int, ...], mean: float, std: float, generator: torch.Generator) -> Tensor:
     """Numbers from N(mean, std^2), always drawn on the CPU so that every device starts from the same ones."""
     return torch.empty(shape).normal_(mean, std, generator=generator) if std else torch.full(shape, mean)
+
+
+def draw_features(n_neurons: int, n_features: int, given: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Initial feature weights, (n_neurons, n_features): 1 / K each, or those given, and a little noise."""
+    if given is None:
+        return draw((n_neurons, n_features), 1.0 / n_features, 0.01, generator)
+    return given.cpu() + draw((n_neurons, n_features), 0.0, 0.01, generator)
 
 
 def factorized_product(mask: Tensor, weights: Tensor, maps: Tensor) -> Tensor:

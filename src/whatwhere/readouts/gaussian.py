@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from whatwhere.config import ReadoutOptions
 from whatwhere.penalties import mean_l1
-from whatwhere.readouts.base import Readout, draw
+from whatwhere.readouts.base import Readout, draw_features
 
 SPREADS: dict[str, tuple[int, ...]] = {"full": (2, 2), "uncorrelated": (2,), "isotropic": (1,)}
 """Shape of each neuron's A, by kind of covariance."""
@@ -86,12 +86,19 @@ class GaussianReadout(Readout):
         return pixels.flatten(0, 1), (of_row[:, None] * of_column).flatten(0, 1)
 
     @torch.no_grad()
-    def initialize(self, peaks: Tensor, amplitudes: Tensor, mask_noise: float, generator: torch.Generator) -> None:
+    def initialize(
+        self,
+        peaks: Tensor,
+        amplitudes: Tensor,
+        mask_noise: float,
+        generator: torch.Generator,
+        features: Tensor | None = None,
+    ) -> None:
         width = self.map_shape[2]
         self.move_to(torch.stack([peaks // width, peaks % width], 1))
         start = torch.eye(2) if self.spread.ndim == 3 else torch.ones(self.spread.shape[1])
         self.spread.copy_((self.options.position_std * start).expand_as(self.spread))
-        weights = draw(tuple(self.weights.shape), 1.0 / self.map_shape[0], 0.01, generator)
+        weights = draw_features(self.n_neurons, self.map_shape[0], features, generator)
         self.weights.copy_(weights * amplitudes.cpu()[:, None])
         self.project()
 

@@ -11,7 +11,7 @@ from whatwhere.errors import OptionError
 from whatwhere.location_posterior import blur, features_at_places
 from whatwhere.noise_models import NOISE_MODELS, NoiseModel
 from whatwhere.penalties import mean_l1
-from whatwhere.readouts.base import Readout, draw, factorized_product, mask_positions
+from whatwhere.readouts.base import Readout, draw_features, factorized_product, mask_positions
 
 
 class PosteriorReadout(Readout):
@@ -103,12 +103,19 @@ class PosteriorReadout(Readout):
         self.dispersion.copy_(noise.dispersion)
 
     @torch.no_grad()
-    def initialize(self, peaks: Tensor, amplitudes: Tensor, mask_noise: float, generator: torch.Generator) -> None:
+    def initialize(
+        self,
+        peaks: Tensor,
+        amplitudes: Tensor,
+        mask_noise: float,
+        generator: torch.Generator,
+        features: Tensor | None = None,
+    ) -> None:
         start = torch.zeros(self.n_neurons, self.posterior[0].numel())
         start[torch.arange(self.n_neurons), peaks.cpu()] = 1.0  # of the first width
         self.set_posterior(start.to(self.posterior))
         self.set_noise(NoiseModel("constant", torch.tensor([1.0, 0.0, 0.0]), torch.ones(self.n_neurons)))
-        weights = draw(tuple(self.weights.shape), 1.0 / self.map_shape[0], 0.01, generator)
+        weights = draw_features(self.n_neurons, self.map_shape[0], features, generator)
         self.weights.copy_(weights * amplitudes.cpu()[:, None])
         self.project()
 
