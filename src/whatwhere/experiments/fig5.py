@@ -30,13 +30,6 @@ MEAN_RATE = 0.1
 UNITS_OF_TYPE = 64
 """Neurons of each type where the number of types varies (Figure 5E)."""
 MOST_VALIDATION = 1024  # images
-USUAL = {
-    "factorized": PenaltyOptions(mask_l1=0.003, feature_l1=0.01),
-    "fixed-mask": PenaltyOptions(feature_l1=0.01),
-    "fully-connected": PenaltyOptions(weight_l2=0.3, activity_l1=0.01),
-    "posterior": PenaltyOptions(feature_l1=0.003),
-}
-"""One set of strengths for each model, where none are searched."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Fig5Options:
     - `n_types`: feature maps that the neurons are units of, and maps of the models' last layer; None: as many as there
       are 64 neurons
     - `n_maps` of the models' first two layers
-    - `search`: choose among the preset's strengths on the validation part; else one fit, with those of `USUAL`
+    - `search`: choose among the preset's strengths on the validation part; else one fit, with those of `usual`
     - `max_steps` of each fit
     """
 
@@ -175,13 +168,29 @@ def network(options: Fig5Options, point: Point) -> ModelOptions:
     return replace(
         preset,
         core=replace(preset.core, n_maps=(*options.n_maps, options.types_of(point.n_neurons))),
-        penalties=preset.penalties if options.search else USUAL[point.model],
+        penalties=preset.penalties if options.search else usual(point.model, point.n_images),
         training=replace(
             preset.training,
             validation_fraction=validation_fraction(point.n_images),
             max_steps=options.max_steps,
         ),
     )
+
+
+def usual(model: str, n_images: int) -> PenaltyOptions:
+    """Strengths that are about right for so many images, where none are searched.
+
+    The factorised masks' is what chance correlations reach, which falls as 1 / sqrt(n_images).
+
+    >>> usual("factorized", 1024).mask_l1
+    0.24
+    """
+    return {
+        "factorized": PenaltyOptions(mask_l1=0.12 * (4096 / n_images) ** 0.5, feature_l1=0.05),
+        "fixed-mask": PenaltyOptions(feature_l1=0.01),
+        "fully-connected": PenaltyOptions(weight_l2=0.3, activity_l1=0.01),
+        "posterior": PenaltyOptions(feature_l1=0.003),
+    }[model]
 
 
 def validation_fraction(n_images: int) -> float:
