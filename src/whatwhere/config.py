@@ -150,7 +150,7 @@ class ReadoutOptions:
         " of local features (edges, bars and colours, each of one contrast), which finds nonlinear neurons and types",
     )
     sta_smoothing: Annotated[float, Field(ge=0)] = _option(
-        2.0, "pixels: width of the Gaussian that smooths the squared, decorrelated average before its peak is taken"
+        2.0, "pixels, of start average: the Gaussian that smooths the squared, decorrelated average before its peak"
     )
     mask_noise: Annotated[float, Field(ge=0)] = _option(0.001, "standard deviation of the initial masks off their peak")
     covariance: Literal["full", "uncorrelated", "isotropic"] = _option(
