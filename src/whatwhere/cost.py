@@ -4,6 +4,7 @@ import copy
 import time
 from dataclasses import dataclass
 
+from whatwhere.local_features import local_memory
 from whatwhere.location_inference import location_memory, settle
 from whatwhere.model import Model
 from whatwhere.readouts import PosteriorReadout
@@ -17,9 +18,10 @@ class Plan:
     """Estimated before a fit starts.
 
     memory: bytes held at the peak, data, parameters with their gradients, moments and best copy, and activations of
-    one step or what the inference of places takes. seconds_per_step: measured, inferences of places spread over the
-    steps between two of them; 0 for a model that is solved without steps. least_seconds: if the validation loss never
-    got better; most_seconds: at `max_steps`, and again for a last fit to all images; both for all candidates.
+    one step or what the inference of places takes, at first or later. seconds_per_step: measured, inferences of places
+    spread over the steps between two of them; 0 for a model that is solved without steps. least_seconds: if the
+    validation loss never got better; most_seconds: at `max_steps`, and again for a last fit to all images; both for all
+    candidates.
     """
 
     n_images: int
@@ -65,6 +67,10 @@ def estimate_memory(model: Model, data: TrainingData) -> int:
     at_once = 4 * batch * _floats_per_image(model)
     if isinstance(model.readout, PosteriorReadout):
         at_once = max(at_once, location_memory(model, len(data.images)))
+    if model.options.readout.start == "features":
+        n_ridges = len(model.options.readout.prior_ridges)
+        size = model.core.output_shape[1:]
+        at_once = max(at_once, local_memory(model.shapes.n_channels, size, model.shapes.n_neurons, n_ridges))
     return data_bytes + parameters + buffers + at_once
 
 

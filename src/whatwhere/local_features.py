@@ -22,12 +22,12 @@ _REACH = 4
 _MOST_COLOURS = 3
 _LEAST_VARIANCE = 1e-3
 """Of a colour, relative to the strongest: below it there is none."""
-_IMAGES_AT_ONCE = 256
+_IMAGES_AT_ONCE = 128
 _MOST_IMAGES = 4096
 """Enough to start from."""
 _RIDGE = 1.0
 """Of the weights that codes are made of, relative to the features' mean power."""
-_MOST_NUMBERS = 2**26
+_MOST_NUMBERS = 2**24
 """Of the products of features and responses that are held at once."""
 
 
@@ -122,6 +122,17 @@ def fit_local_features(
     codes = torch.cat(weights) @ metric
     norms = codes.norm(dim=1, keepdim=True)
     return LocalFit(torch.cat(evidence), torch.where(norms > 0, codes / norms.clamp(min=1e-12), 0.0))
+
+
+def local_memory(n_channels: int, map_size: tuple[int, int], n_neurons: int, n_ridges: int) -> int:
+    """Bytes that `fit_local_features` takes at its peak, beside images and responses."""
+    n_features = 2 * len(_ORDERS) * min(n_channels, _MOST_COLOURS)
+    n_places = map_size[0] * map_size[1]
+    at_once = min(n_neurons, max(1, _MOST_NUMBERS // (n_features * n_places)))
+    products = n_places * at_once * (2 * n_features + 2 * n_ridges)
+    grams = 6 * n_places * n_features**2
+    batch = 10 * _IMAGES_AT_ONCE * n_features * n_places
+    return 4 * (products + grams + batch + n_neurons * n_places)
 
 
 def codes_to_types(codes: Tensor, n_types: int, seed: int) -> Tensor:
