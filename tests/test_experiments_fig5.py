@@ -68,7 +68,7 @@ def test_every_model_is_fitted_and_what_it_found_is_kept(model: str) -> None:
     assert kept["feature_weights"].shape == (7, 2)
     assert kept["masks"].shape == (2, 7, 12)
     assert kept["found"].shape == kept["true_locations"].shape == (7, 2)
-    assert kept["examples"].shape == (4, 3, 19, 24)
+    assert kept["examples"].shape == (1, 3, 19, 24)
     assert ("coverage" in outcome.measured) == (model == "posterior")
 
 

@@ -51,7 +51,7 @@ def test_a_shifted_image_has_shifted_features() -> None:
 
 def test_the_map_offset_says_which_pixels_are_kept() -> None:
     images = noise_images(20, (1, 18, 20))
-    whole, part = LocalFeatures(images, (18, 20), (0.0, 0.0)), LocalFeatures(images, (5, 7), (4.5, 6.5))
+    whole, part = LocalFeatures(images, (18, 20), (0.0, 0.0)), LocalFeatures(images, (5, 7), (4.0, 6.0))
     wanted = whole(images)[:, :, 4:9, 6:13]
     scales = part.scales / whole.scales
     np.testing.assert_allclose(part(images), wanted * scales, rtol=1e-4, atol=1e-6)
@@ -132,3 +132,35 @@ def test_types_are_told_apart_by_their_codes() -> None:
     right = (found == types).float().mean().item()
     assert max(right, 1 - right) > 0.8
     assert codes_to_types(codes[:3], 8, seed=0).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"), [((1.0, 1.0), (16, 18)), ((1.5, 0.5), (13, 17)), ((0.5, 4.5), (16, 9)), ((0.0, 0.0), (16, 18))]
+)
+def test_maps_of_even_kernels_lie_between_pixels_and_may_reach_the_border(
+    offset: tuple[float, float], size: tuple[int, int]
+) -> None:
+    images = noise_images(6, (1, 16, 18))
+    whole = LocalFeatures(images, (16, 18), (0.0, 0.0))
+    part = LocalFeatures(images, size, offset)
+    part.scales = whole.scales = torch.ones(())
+    signed, found = (values[:, :6] - values[:, 6:] for values in (whole(images), part(images)))
+    assert found.shape[2:] == size
+    row, column = int(offset[0]), int(offset[1])
+    corner = signed[:, :, row : row + 1 + (offset[0] % 1 > 0), column : column + 1 + (offset[1] % 1 > 0)].mean((2, 3))
+    np.testing.assert_allclose(found[:, :, 0, 0], corner, atol=1e-5)
+
+
+def test_constant_responses_have_no_evidence_and_no_code() -> None:
+    images = noise_images(200, (1, 14, 15))
+    evidence, codes = fit_local_features(images, torch.full((200, 2), 3.3), (6, 7), (4.0, 4.0), RIDGES)
+    assert (evidence <= 0).all()
+    assert (codes == 0).all()
+
+
+def test_evidence_of_long_recordings_is_that_of_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, responses, _ = energy_neurons(600, 0)
+    whole = fit_local_features(images, responses, (10, 15), (5.0, 5.0), RIDGES).evidence.max(1).values
+    monkeypatch.setattr(local_features, "_MOST_IMAGES", 300)
+    part = fit_local_features(images, responses, (10, 15), (5.0, 5.0), RIDGES).evidence.max(1).values
+    np.testing.assert_allclose(part.mean(), whole.mean(), rtol=0.3)

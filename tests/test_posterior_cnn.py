@@ -147,6 +147,8 @@ def test_a_fit_stopped_and_resumed_ends_with_the_same_bits(noise: str, start: st
         places = {"locate_from": 5, "locate_every": 4, "anneal_steps": 12, "widths": (0.0, 1.0)}
         readout = {"noise": noise, "start": start, **places}
         training = {"batch_size": 32, "max_steps": 36, "check_every": 3, "patience": 3, "checkpoint_seconds": 0}
+        if start == "features":
+            readout["nonlinearity"] = "relu"
         return make().set_params(readout=readout, training={**training, "patience_from": 0})
 
     undisturbed = made().fit(recording)
@@ -282,3 +284,8 @@ def test_the_width_of_each_receptive_field_is_found_and_its_place() -> None:
     assert location_errors(model.locations_, locations).max() <= 1
     predictions, expected = model.predict(images[n_images:]), rates[n_images:]
     assert (1 - ((predictions - expected) ** 2).mean(0) / expected.var(0)).min() > 0.9
+
+
+def test_local_features_are_not_set_beside_likelihoods() -> None:
+    with pytest.raises(OptionError, match="start 'features' is for neurons with an output nonlinearity"):
+        make(start="features").fit(simulated(n_neurons=3, n_images=60)[1])

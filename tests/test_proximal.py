@@ -173,3 +173,20 @@ def test_without_a_penalty_nothing_is_shrunken() -> None:
     strengths = PenaltyOptions().single()
     readout = FactorizedReadout(3, (4, 5, 6), ReadoutOptions())
     assert all(float(torch.as_tensor(strength).sum()) == 0 for _, strength in readout.shrunken(strengths))
+
+
+def test_a_neuron_without_a_mask_keeps_its_weights_and_may_come_back() -> None:
+    readout = FactorizedReadout(3, (4, 5, 6), ReadoutOptions())
+    with torch.no_grad():
+        readout.mask[0] = 1.0
+        readout.mask[2] = 1.0
+        readout.weights[2] = 0.0
+    strengths = PenaltyOptions(mask_l1=0.3, feature_l1=0.6).single()
+    (_, masks), (_, features) = readout.shrunken(strengths)
+    np.testing.assert_allclose(torch.as_tensor(masks).flatten(), [0.1, 0.1, 0.0])
+    np.testing.assert_allclose(torch.as_tensor(features).flatten(), [0.2, 0.0, 0.2])
+
+
+def test_proximal_steps_without_a_sparse_penalty_are_refused(rng: np.random.Generator) -> None:
+    with pytest.raises(ww.errors.OptionError, match="proximal has nothing to act on"):
+        ww.FullyConnectedCNN(penalties={"group_sparsity": 0.0}, training={"proximal": True}).fit(recording(rng))

@@ -70,7 +70,9 @@ def estimate_memory(model: Model, data: TrainingData) -> int:
     if model.options.readout.start == "features":
         n_ridges = len(model.options.readout.prior_ridges)
         size = model.core.output_shape[1:]
-        at_once = max(at_once, local_memory(model.shapes.n_channels, size, model.shapes.n_neurons, n_ridges))
+        of_start = local_memory(model.shapes.n_channels, size, model.shapes.n_neurons, n_ridges)
+        later = isinstance(model.readout, PosteriorReadout)  # beside the features that are kept
+        at_once = at_once + of_start if later else max(at_once, of_start)
     return data_bytes + parameters + buffers + at_once
 
 

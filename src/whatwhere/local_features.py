@@ -25,6 +25,8 @@ _LEAST_VARIANCE = 1e-3
 _IMAGES_AT_ONCE = 128
 _MOST_IMAGES = 4096
 """Enough to start from."""
+_LEAST_DEVIATION = 1e-5
+"""Of responses that vary, relative to their mean."""
 _RIDGE = 1.0
 """Of the weights that codes are made of, relative to the features' mean power."""
 _MOST_NUMBERS = 2**24
@@ -45,7 +47,7 @@ class LocalFeatures:
     def __init__(
         self, images: Tensor, map_size: tuple[int, int], offset: tuple[float, float], scale: float = 1.0
     ) -> None:
-        self.map_size, self.start = map_size, (int(offset[0]), int(offset[1]))
+        self.places = [_places(*at) for at in zip(offset, map_size, images.shape[2:], strict=True)]
         self.means = images.mean((0, 2, 3), keepdim=True)
         self.colours = _decorrelated_colours(images - self.means)  # (n_colours, C)
         self.kernels = torch.stack([_derivative(scale, order, images) for order in range(3)])  # (3, side)
@@ -68,8 +70,9 @@ class LocalFeatures:
             for vertical, horizontal in _ORDERS
         ]
         jet = torch.cat(found, 1).view(n_images, n_colours * len(_ORDERS), *images.shape[2:])
-        (row, column), (height, width) = self.start, self.map_size
-        jet = jet[:, :, row : row + height, column : column + width]
+        for axis, (below, above) in enumerate(self.places, start=2):
+            index = [where.to(jet.device) for where in (below, above)]
+            jet = jet.index_select(axis, index[0]) if torch.equal(*index) else _between(jet, axis, *index)
         return torch.cat([jet.clamp(min=0), (-jet).clamp(min=0)], 1) * self.scales
 
 
@@ -78,8 +81,9 @@ class LocalFit(NamedTuple):
 
     - evidence (n_neurons, h * w): log evidence that a neuron looks at a pixel of the map and weighs the features there,
       relative to no weights, under noise of constant variance; see `constant_noise_evidence`
-    - codes (n_neurons, K): the weights at its best place, in a basis in which the features are uncorrelated there, of
-      norm one: the closer two codes, the more alike what the neurons compute. 0 for silent neurons
+    - codes (n_neurons, K): the weights at its best place, in a basis in which the features are uncorrelated on
+      average over the map, of norm one: the closer two codes, the more alike what the neurons compute. 0 for constant
+      responses
     """
 
     evidence: Tensor
@@ -96,11 +100,14 @@ def fit_local_features(
     """Where each neuron looks and what it weighs there, in closed form.
 
     images (n_images, C, H, W), responses (n_images, n_neurons); map_size, offset: see `LocalFeatures`. Of long
-    recordings some images, evenly spaced.
+    recordings some images, evenly spaced, and the evidence is what it would then be of all.
     """
     rows = torch.linspace(0, len(images) - 1, min(_MOST_IMAGES, len(images)), device=images.device).long()
     wanted = responses[rows]
-    wanted = wanted - wanted.mean(0)
+    mean = wanted.mean(0)
+    constant = wanted.std(0, correction=0) <= _LEAST_DEVIATION * mean.abs()
+    wanted = torch.where(constant, 0.0, wanted - mean)
+    share = len(images) / len(rows)
     bank = LocalFeatures(images[rows[:: math.ceil(len(rows) / _IMAGES_AT_ONCE)]], map_size, offset)
     n_places = map_size[0] * map_size[1]
     moments = FeatureMoments(bank.n_features, n_places, responses)
@@ -115,7 +122,7 @@ def fit_local_features(
             cross.addmm_(features.permute(2, 1, 0).flatten(0, 1), shown)
         products = cross.view(n_places, bank.n_features, -1)
         found = constant_noise_evidence(moments, products, some.var(0, correction=0), ridges)
-        evidence.append(found)
+        evidence.append(found * share)
         weights.append(_weights_at(moments.centred_gram(), products, found.argmax(1)))
     gram = moments.centred_gram().mean(0)
     metric = torch.linalg.cholesky(gram + _steady(gram, 1e-3))
@@ -138,7 +145,7 @@ def local_memory(n_channels: int, map_size: tuple[int, int], n_neurons: int, n_r
 def codes_to_types(codes: Tensor, n_types: int, seed: int) -> Tensor:
     """Neurons whose codes (n_neurons, K) are alike, by k-means into at most so many types: (n_neurons,), int64."""
     n_clusters = min(n_types, len(codes.unique(dim=0)))
-    found = KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(codes.double().cpu().numpy())
+    found = KMeans(n_clusters, n_init=10, random_state=seed % 2**32).fit_predict(codes.double().cpu().numpy())
     return torch.from_numpy(found).long()
 
 
@@ -156,6 +163,16 @@ def _steady(gram: Tensor, ridge: float) -> Tensor:
     """A multiple of the identity, relative to the mean of the diagonal: (K, K)."""
     power = gram.diagonal(dim1=-2, dim2=-1).mean().clamp(min=1e-12)
     return ridge * power * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+
+
+def _places(offset: float, size: int, n_pixels: int) -> tuple[Tensor, Tensor]:
+    """The pixels of the image that a map's rows (or columns) lie on, or between; the last one beyond the border."""
+    below = (torch.arange(size) + math.floor(offset)).clamp(max=n_pixels - 1)
+    return below, (below + int(offset % 1 > 0)).clamp(max=n_pixels - 1)
+
+
+def _between(jet: Tensor, axis: int, below: Tensor, above: Tensor) -> Tensor:
+    return (jet.index_select(axis, below) + jet.index_select(axis, above)) / 2
 
 
 def _derivative(scale: float, order: int, like: Tensor) -> Tensor:

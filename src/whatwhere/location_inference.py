@@ -81,9 +81,7 @@ def locate(model: Model, images: Tensor, responses: Tensor, step: int, seed: int
     generator = torch.Generator(images.device).manual_seed(seed)
     batches = _feature_batches(model, images)
     prior = _fit_weights_and_noise(model, batches, responses, floor, first, generator)
-    if (
-        readout.local_evidence is not None and since == 2 * options.locate_every
-    ):  # the noise is known for the first time
+    if readout.evidence_renewed is not None and not first and not readout.evidence_renewed:
         _renew_local_evidence(model, images, responses)
     evidence = _evidence(model, batches, responses, prior)
     readout.set_posterior(posterior(evidence, temperature))
@@ -91,13 +89,13 @@ def locate(model: Model, images: Tensor, responses: Tensor, step: int, seed: int
 
 
 def _renew_local_evidence(model: Model, images: Tensor, responses: Tensor) -> None:
-    """What the fixed bank of features says of the places, of responses whose noise is made constant."""
+    """What the fixed bank of features says of the places once the noise is known, which is made constant."""
     readout = model.readout
     assert isinstance(readout, PosteriorReadout)
     steady = readout.noise().stabilised(responses)
     size, offset = model.core.output_shape[1:], map_offset(model.options.core)
     found = fit_local_features(images, steady, size, offset, readout.options.prior_ridges)
-    readout.set_local_evidence(found.evidence)
+    readout.set_local_evidence(found.evidence, renewed=True)
 
 
 def settle(model: Model, images: Tensor, responses: Tensor, seed: int) -> None:
@@ -113,7 +111,8 @@ def log_evidence(model: Model, images: Tensor, responses: Tensor, prior: tuple[T
     with an identity output, weights are integrated out under constant noise, with a broad prior, and taken as they are
     under noise that varies. With another output they are integrated out, too, from responses whose noise is made
     constant (`NoiseModel.stabilised`), taken as linear in the features: they follow by gradient steps, too slowly for
-    places to be judged by them as they are, for those where they were learned would always look best.
+    places to be judged by them as they are, for those where they were learned would always look best. With
+    `start="features"` a neuron reads either the core's features or the fixed bank's (`local_features`), each as likely.
     """
     return _evidence(model, _feature_batches(model, images), responses, prior)
 
@@ -126,8 +125,9 @@ def _evidence(
     assert isinstance(readout, PosteriorReadout)
     evidence = _core_evidence(model, batches, responses, prior)
     if readout.local_evidence is not None:
-        first = evidence[:, : readout.local_evidence.shape[1]]  # of the first width
-        first.copy_(torch.logaddexp(first, readout.local_evidence))
+        n_places = readout.local_evidence.shape[1]
+        sharpest = evidence[:, readout.smallest_width * n_places :][:, :n_places]
+        sharpest.copy_(torch.logaddexp(sharpest, readout.local_evidence))
     return evidence
 
 

@@ -24,8 +24,8 @@ from whatwhere.location_posterior import posterior
 from whatwhere.penalties import weighted_sum
 from whatwhere.readouts import READOUTS, PosteriorReadout
 
-SHRINKING = ("mask_l1", "feature_l1", "product_l1")
-"""Penalties that a proximal step can take."""
+SHRUNKEN = ("mask_l1", "feature_l1", "product_l1")
+"""Penalties of readouts that proximal steps take; the core's group penalty is split, see `Core.group_sparsity`."""
 
 _OTHER_FEATURES = 0.1
 """Of a neuron's weight of its type's own feature, what the others have at first."""
@@ -75,7 +75,7 @@ class Model(nn.Module):
         }
         strengths = options.single()
         if smooth_only:
-            strengths |= dict.fromkeys(SHRINKING, 0.0)
+            strengths |= dict.fromkeys(SHRUNKEN, 0.0)
         return weighted_sum(strengths, terms, predictions.new_zeros(()))
 
     def locations(self) -> np.ndarray:
@@ -99,8 +99,18 @@ def check_options(readout: str, options: ModelOptions) -> None:
             f"feature_l1 (={options.penalties.feature_l1}) has nothing to act on: with the output nonlinearity"
             " 'identity' the posterior readout solves for its feature weights. Set it to 0."
         )
+    if readout == "posterior" and options.readout.nonlinearity == "identity" and options.readout.start == "features":
+        raise OptionError(
+            "start 'features' is for neurons with an output nonlinearity: with 'identity' the posterior readout judges"
+            " places by likelihoods that cannot be set beside it. Choose start 'average'."
+        )
     for penalties in options.penalties.candidates():
         _check_strengths(readout, penalties, options.core)
+        if options.training.proximal and not _is_sparse(readout, penalties):
+            raise OptionError(
+                "proximal has nothing to act on: no penalty of these strengths makes weights sparse. Set it to false,"
+                f" or give one of {', '.join(map(repr, sorted(_sparse(readout))))}."
+            )
         if readout == "factorized" and options.readout.feature_norm == "free" and _n_features(options.core) > 1:
             _check_scale(penalties.single())
 
@@ -145,6 +155,16 @@ def _check_strengths(readout: str, penalties: PenaltyOptions, core: CoreOptions)
         )
 
 
+def _sparse(readout: str) -> frozenset[str]:
+    """The penalties of a model that make weights exactly 0 by proximal steps."""
+    return (READOUTS[readout].strengths & frozenset(SHRUNKEN)) | {"group_sparsity"}
+
+
+def _is_sparse(readout: str, penalties: PenaltyOptions) -> bool:
+    strengths = penalties.single()
+    return any(strengths[name] for name in _sparse(readout))
+
+
 def _n_features(core: CoreOptions) -> int:
     return core.layers()[-1].n_maps
 
@@ -173,21 +193,21 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
     averages = spike_triggered_averages(images, responses)
     offset, map_size = map_offset(options.core), model.core.output_shape[1:]
     some = spread(images, _MOST_IMAGES)
-    whitening = decorrelation(some)
-    seen = filtered(averages, whitening)
-    evidence = features = None
+    evidence = features = scores = None
     if options.readout.start == "features":
         evidence, codes = fit_local_features(images, responses, map_size, offset, options.readout.prior_ridges)
         peaks = evidence.argmax(1)
         features = start_features(codes_to_types(codes, model.core.output_shape[0], seed), model.core.output_shape[0])
     else:
+        whitening = decorrelation(some)
+        seen = filtered(averages, whitening)
+        scores = chance_scores(seen, filtered(some, whitening).std(0, correction=0), responses)
         peaks = mask_peaks(seen, map_size, offset, options.readout.sta_smoothing)
     positions = np.stack(np.unravel_index(peaks.cpu().numpy(), map_size), 1) + np.floor(offset).astype(int)
     reach = max(options.core.layers()[0].kernel_size) // 2
     amplitudes = signal_std(images, responses, averages, positions, reach)
     model.readout.initialize(peaks, amplitudes, options.readout.mask_noise, generator, features)
     if isinstance(model.readout, PosteriorReadout):
-        scores = chance_scores(seen, filtered(some, whitening).std(0, correction=0), responses)
         start_places(model, scores, evidence)
     set_statistics(model, spread(images, max(options.training.batch_size, 512)))
     model.eval()
@@ -211,11 +231,11 @@ def start_features(types: Tensor, n_features: int) -> Tensor:
 
 
 @torch.no_grad()
-def start_places(model: Model, scores: Tensor, evidence: Tensor | None = None) -> None:
+def start_places(model: Model, scores: Tensor | None, evidence: Tensor | None = None) -> None:
     """The posterior before any fit, and for a core of one layer the kernels that its neurons share.
 
-    scores: (n_neurons, C, H, W), see `chance_scores`; evidence: (n_neurons, h * w), see `LocalFit`: where given,
-    the places follow from it, and it is kept. The places are those of the first width.
+    scores: (n_neurons, C, H, W), see `chance_scores`, or evidence: (n_neurons, h * w), see `LocalFit`; places follow
+    from either, and evidence is kept. They are those of the smallest width.
     """
     core, readout, options = model.core, model.readout, model.options
     assert isinstance(readout, PosteriorReadout)
@@ -224,6 +244,8 @@ def start_places(model: Model, scores: Tensor, evidence: Tensor | None = None) -
     if evidence is not None:
         readout.set_local_evidence(evidence)
         places = posterior(evidence, options.readout.temperature).view(-1, *core.output_shape[1:])
+    elif scores is None:
+        raise AssertionError("places start from scores or from evidence")
     elif len(core.layers) == 1 and layer.depthwise is None:
         kernels = layer.spatial_kernels()
         found, places = shared_kernels(
@@ -233,7 +255,7 @@ def start_places(model: Model, scores: Tensor, evidence: Tensor | None = None) -
     else:
         places = start_probabilities(scores, core.output_shape[1:], map_offset(options.core), smoothing)
     probabilities = torch.zeros_like(readout.posterior)
-    probabilities[:, 0] = places
+    probabilities[:, readout.smallest_width] = places
     readout.set_posterior(probabilities)
 
 

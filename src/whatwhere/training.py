@@ -178,7 +178,7 @@ class Trainer:
         return Result(schedule.stopped or "interrupted", list(schedule.history), schedule.best_loss, schedule.best_step)
 
     def step(self) -> None:
-        """One batch: gradient of loss and penalties, the optimiser's update, projection onto the constraints."""
+        """One batch: gradient of loss and penalties, the optimiser's update, proximal step, projection."""
         rows = self._rows(self.schedule.step)
         self.model.readout.step_seed = _mix(self.seed, -1 - self.schedule.step)  # below 0, where no epoch is
         if is_due(self.model, self.schedule.step):

@@ -55,7 +55,6 @@ def reproduce(
     given = {name: value for name, value in flags.items() if value is not None}
     options = chosen.options(preset, {**parse_assignments(set_ or []), **given})
     check_folder(out, resume=resume, overwrite=overwrite)
-    chosen.check(options)
     table = run(chosen, out, preset, **part, options=options, workers=workers, resume=resume, overwrite=overwrite)
     if n_failed(table) < len(table):
         from whatwhere.report.reproduction import write_report  # drawing is loaded only where something is drawn

@@ -11,7 +11,7 @@ import pandas as pd
 from whatwhere.checks import check_choice
 from whatwhere.config import make_options
 from whatwhere.errors import OptionError
-from whatwhere.experiments.grid import GridObserver, run_grid
+from whatwhere.experiments.grid import GridObserver, check_folder, run_grid
 from whatwhere.experiments.points import Outcome, Point
 from whatwhere.simulation.counts import check_count
 
@@ -126,6 +126,7 @@ class Experiment:
         """
         points = self.points(self.grid(preset, models=models, neurons=neurons, images=images, seeds=seeds))
         options = self.presets[preset].options if options is None else options
+        check_folder(Path(folder), resume=resume, overwrite=overwrite)
         self.check(options)
         return run_grid(
             points,

@@ -117,7 +117,7 @@ def fit_network(options: Fig5Options, point: Point, recording: Recording, popula
     Measured: `steps` of all fits; `type_accuracy` by the largest feature weight; `location_error` (median, pixels) and
     `hit_rate`, a common offset for each feature map removed; of the posterior its calibration too. Arrays kept:
     `types`, `found` locations, `feature_weights` (n_neurons, K), the `masks` of a neuron of each type, numbered
-    `shown`, `places` where they should look, in pixels of the map, and `examples`, the first test images. A neuron with
+    `shown`, `places` where they should look, in pixels of the map, and `examples`, the first test image. A neuron with
     an empty mask counts as if it looked at the middle.
     """
     chosen = network(options, point)
@@ -127,7 +127,7 @@ def fit_network(options: Fig5Options, point: Point, recording: Recording, popula
     took = time.perf_counter() - start
     weights = model.feature_weights_
     channels = np.abs(weights).argmax(1)
-    found = np.where(np.isnan(model.locations_), np.array(options.image_size) / 2, model.locations_)
+    found = np.where(np.isnan(model.locations_), (np.array(options.image_size) - 1) / 2, model.locations_)
     errors = location_errors(found, population.locations, channels)
     offsets = channel_offsets(found - population.locations, channels)
     _, shown = np.unique(population.types, return_index=True)
@@ -146,7 +146,7 @@ def fit_network(options: Fig5Options, point: Point, recording: Recording, popula
         "masks": model.masks_[shown],
         "shown": shown,
         "places": (population.locations + offsets - map_offset(chosen.core))[shown],
-        "examples": images[:4],
+        "examples": images[:1],
     }
     if isinstance(model, PosteriorCNN):
         stated, curves = calibrated(model.location_posterior_, recording, map_offset(chosen.core), channels)
@@ -163,12 +163,20 @@ def fit_network(options: Fig5Options, point: Point, recording: Recording, popula
 
 
 def network(options: Fig5Options, point: Point) -> ModelOptions:
-    """The preset's options as this experiment changes them: as many last maps as types, the paper's validation part."""
+    """The preset's options as this experiment changes them: as many last maps as types, the paper's validation part.
+
+    The strengths of masks are searched around those that are about right for so many images.
+    """
     preset = preset_options(point.model, "nonlinear")
+    penalties = usual(point.model, point.n_images)
+    if options.search:
+        mask = penalties.single()["mask_l1"]
+        around = tuple(factor * mask for factor in (0.5, 1.0, 2.0)) if mask else 0.0
+        penalties = replace(preset.penalties, mask_l1=around)
     return replace(
         preset,
         core=replace(preset.core, n_maps=(*options.n_maps, options.types_of(point.n_neurons))),
-        penalties=preset.penalties if options.search else usual(point.model, point.n_images),
+        penalties=penalties,
         training=replace(
             preset.training,
             validation_fraction=validation_fraction(point.n_images),
@@ -203,9 +211,9 @@ def validation_fraction(n_images: int) -> float:
 
 
 def strength_of(penalties: PenaltyOptions) -> float:
-    """The strength that is searched: of the feature weights, or of the fully connected weights."""
+    """The one that matters most: of the masks, of the fully connected weights, or of the feature weights."""
     strengths = penalties.single()
-    return strengths["feature_l1"] or strengths["weight_l2"]
+    return strengths["mask_l1"] or strengths["weight_l2"] or strengths["feature_l1"]
 
 
 def seconds(options: Fig5Options, point: Point) -> float:

@@ -65,12 +65,14 @@ class FactorizedReadout(Readout):
 
     @torch.no_grad()
     def shrunken(self, strengths: Mapping[str, float]) -> list[tuple[nn.Parameter, Tensor | float]]:
+        """As `Readout.shrunken`; of a neuron whose mask or weights are all 0, the other factor waits as it is."""
         product = strengths["product_l1"] / self.n_neurons
+        weighs, looks = self.weights.any(1)[:, None, None], self.mask.flatten(1).any(1)[:, None]
         masks = strengths["mask_l1"] / self.n_neurons + product * self.weights.abs().sum(1)[:, None, None]
-        found: list[tuple[nn.Parameter, Tensor | float]] = [(self.mask, masks)]
+        found: list[tuple[nn.Parameter, Tensor | float]] = [(self.mask, masks * weighs)]
         if isinstance(self.weights, nn.Parameter):
             features = strengths["feature_l1"] / self.n_neurons + product * self.mask.abs().sum((1, 2))[:, None]
-            found.append((self.weights, features))
+            found.append((self.weights, features * looks))
         return found
 
     @torch.no_grad()

@@ -58,6 +58,8 @@ class PosteriorReadout(Readout):
         self.local_evidence: Tensor | None
         has_evidence = options.start == "features"
         self.register_buffer("local_evidence", torch.zeros(n_neurons, height * width) if has_evidence else None)
+        self.evidence_renewed: Tensor | None
+        self.register_buffer("evidence_renewed", torch.zeros((), dtype=torch.bool) if has_evidence else None)
 
     def forward(self, maps: Tensor) -> Tensor:  # (n_images, K, h, w)
         if self.training and self.options.sampled:
@@ -85,11 +87,21 @@ class PosteriorReadout(Readout):
         blurred = [blur(self.posterior[:, i], width) for i, width in enumerate(self.options.widths)]
         self.mask.copy_(torch.stack(blurred).sum(0))
 
+    @property
+    def smallest_width(self) -> int:
+        """The number of the width that is nearest to a single pixel."""
+        return self.options.widths.index(min(self.options.widths))
+
     @torch.no_grad()
-    def set_local_evidence(self, evidence: Tensor) -> None:
-        """Keeps what a fixed bank of features says of each place: log evidence, (n_neurons, h * w)."""
+    def set_local_evidence(self, evidence: Tensor, *, renewed: bool = False) -> None:
+        """Keeps what a fixed bank of features says of each place: log evidence, (n_neurons, h * w).
+
+        renewed: of responses whose noise was made constant.
+        """
         assert self.local_evidence is not None
+        assert self.evidence_renewed is not None
         self.local_evidence.copy_(evidence)
+        self.evidence_renewed.fill_(renewed)
 
     def noise(self) -> NoiseModel:
         """The noise model as estimated last."""
@@ -111,8 +123,8 @@ class PosteriorReadout(Readout):
         generator: torch.Generator,
         features: Tensor | None = None,
     ) -> None:
-        start = torch.zeros(self.n_neurons, self.posterior[0].numel())
-        start[torch.arange(self.n_neurons), peaks.cpu()] = 1.0  # of the first width
+        start = torch.zeros(self.n_neurons, *self.posterior.shape[1:]).flatten(2)  # (n_neurons, n_widths, h * w)
+        start[torch.arange(self.n_neurons), self.smallest_width, peaks.cpu()] = 1.0
         self.set_posterior(start.to(self.posterior))
         self.set_noise(NoiseModel("constant", torch.tensor([1.0, 0.0, 0.0]), torch.ones(self.n_neurons)))
         weights = draw_features(self.n_neurons, self.map_shape[0], features, generator)

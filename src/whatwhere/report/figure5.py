@@ -69,15 +69,13 @@ def nonlinear_population(results: GridResults) -> Figure:
     point = shown_point(results)
     figure = new_figure(WIDTH, 2.9 if point is None else 5.6)
     grid = figure.add_gridspec(1 if point is None else 2, 2, width_ratios=[1, 2.3])
-    upper = {"B": figure.add_subfigure(grid[0, 0 if point is None else 1])}
     if point is None:
-        upper = {"B": figure.add_subfigure(grid[0, :])}
-        _draw_curves(upper["B"], results)
+        _draw_curves(figure.add_subfigure(grid[0, :]), results)
         return figure
     kept = results.arrays(point)
     parts = {
         "A": figure.add_subfigure(grid[0, 0]),
-        **upper,
+        "B": figure.add_subfigure(grid[0, 1]),
         "C": figure.add_subfigure(grid[1, 0]),
         "D": figure.add_subfigure(grid[1, 1]),
     }
@@ -164,7 +162,12 @@ def _draw_population(part: SubFigure, kept: dict[str, np.ndarray]) -> None:
         axes.scatter(columns, rows, s=3, linewidths=0, **type_look(int(number)))
     bare(axes)
     size = f"{image.shape[0]} x {image.shape[1]} pixels"
-    dress(axes, x=f"{counted(len(types), 'unit')} of {int(types.max()) + 1} types,\n{size}", frame=True, size=SMALL)
+    dress(
+        axes,
+        x=f"{counted(len(types), 'unit')} of {counted(int(types.max()) + 1, 'type')},\n{size}",
+        frame=True,
+        size=SMALL,
+    )
 
 
 def _draw_masks(part: SubFigure, kept: dict[str, np.ndarray]) -> None:

@@ -40,8 +40,8 @@ def report_fig5(results: GridResults) -> Report:
     if shown is not None:
         caption = (
             "A: a test image, and the middle of what each unit sees. B: medians over seeds, bars the range, clipped at"
-            " 0. C: feature weights of all units; D: masks of a unit of each type, circles where it is. Both of:"
-            f" {shown.model}, {shown.n_neurons:,} neurons, {shown.n_images:,} images, seed {shown.seed}."
+            " 0. C: feature weights of all units; D: masks of a unit of the first types, circles where it is. Both of:"
+            f" {five.NAMES[shown.model]}, {shown.n_neurons:,} neurons, {shown.n_images:,} images, seed {shown.seed}."
         )
     text = (
         "Units of VGG-19, each of one feature map, their places unknown, shown crops of photographs (section 5.1):"
@@ -110,7 +110,7 @@ def _found(results: GridResults) -> pd.DataFrame:
         "steps": "steps",
         "fev": "FEV",
     }
-    fitted = results.done.reindex(columns=list(columns)).dropna(subset=["steps"])
+    fitted = results.done.reindex(columns=list(columns)).dropna(subset=["steps"]).astype({"steps": int})
     return fitted.rename(columns=columns)
 
 
@@ -121,18 +121,25 @@ def _stimuli(results: GridResults) -> str:
     return f"Here: {weights.get(options['weights'], Path(options['weights']).name)}, {shown}."
 
 
+def _other_stimuli(photographs: str | None) -> str:
+    if photographs is None:
+        return "Dead leaves, not ImageNet's photographs."
+    return "Photographs are not ImageNet's; those that training images are cropped from show in no test image."
+
+
 def _differs_fig5(results: GridResults) -> list[str]:
     options = results.asked
     first, second = options["n_maps"]
-    strengths = "chosen on the validation part among the preset's" if options["search"] else "one set for each model"
+    strengths = "the preset's, several tried on the validation part where it has several"
+    strengths = strengths if options["search"] else "one set for each model and number of images"
     return [
         f"Seeds: {listed(results, 'seed')}. Test images: {options['n_test_images']:,}.",
-        "Photographs are not ImageNet's; those that training images are cropped from show in no test image.",
+        _other_stimuli(options["photographs"]),
         f"The first two layers have {first} and {second} maps; the paper's 32 and 64.",
         f"Strengths of the penalties: {strengths}. Responses are divided by their standard deviation for the fit.",
         "Networks have an offset and a ReLU for each neuron; the GLM's offset is inside its ReLU.",
         "Where neurons look at first, and which share a feature map, is found from a fixed bank of local features"
         " (factorised, posterior) or from averages that are decorrelated (the others); the paper takes the averages.",
-        "The factorised readout's feature weights have norm 1, its L1 penalties are taken by proximal steps, and are"
-        " as strong as chance correlations ask; the paper's are 0.003 and 0.003 to 0.1 in its own units.",
+        "The factorised readout's feature weights have norm 1, its L1 penalties are taken by proximal steps, those of"
+        " masks about as strong as chance correlations ask; the paper's are 0.003 and 0.003 to 0.3 in its own units.",
     ]
