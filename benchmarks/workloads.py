@@ -8,6 +8,7 @@ from torch import Tensor
 
 from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions, TrainingOptions
 from whatwhere.model import Model, Shapes
+from whatwhere.readouts import Start
 from whatwhere.training import Trainer, TrainingData
 
 N_BATCHES = 4
@@ -112,7 +113,7 @@ def make_model(workload: Workload) -> Model:
     model = Model("factorized", workload.options, workload.shapes)
     model.core.initialize(generator)
     peaks = torch.randint(model.readout.mask[0].numel(), (workload.shapes.n_neurons,), generator=generator)
-    model.readout.initialize(peaks, torch.ones(len(peaks)), 0.001, generator)
+    model.readout.initialize(Start(peaks, torch.ones(len(peaks)), 0.001), generator)
     return model
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from whatwhere import local_features
 from whatwhere.initialisation import mask_peaks, spike_triggered_averages
-from whatwhere.local_features import LocalFeatures, codes_to_types, fit_local_features
+from whatwhere.local_features import LocalFeatures, fit_local_features
+from whatwhere.neuron_types import codes_to_types
 
 RIDGES = (0.01, 0.1, 1.0, 10.0)
 

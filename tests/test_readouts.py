@@ -14,6 +14,7 @@ from whatwhere.readouts import (
     GaussianReadout,
     PosteriorReadout,
     Readout,
+    Start,
 )
 
 N_IMAGES, N_NEURONS, HEIGHT, WIDTH = 6, 5, 3, 4
@@ -240,7 +241,7 @@ AMPLITUDES = torch.tensor([0.5, 1.0, 2.0, 3.0, 0.25])
 
 def started(name: str, n_features: int = 3, noise: float = 0.001, **options: object) -> Readout:
     readout = READOUTS[name](N_NEURONS, (n_features, HEIGHT, WIDTH), ReadoutOptions(**options))
-    readout.initialize(PEAKS, AMPLITUDES, noise, torch.Generator().manual_seed(0))
+    readout.initialize(Start(PEAKS, AMPLITUDES, noise), torch.Generator().manual_seed(0))
     return readout
 
 
@@ -258,7 +259,7 @@ def test_initial_weights_peak_where_told_with_the_amplitude(name: str, n_feature
 def test_initial_masks_and_feature_weights_have_the_papers_distributions() -> None:
     readout = FactorizedReadout(400, (5, 4, 6), ReadoutOptions())
     peaks, amplitudes = torch.full((400,), 13), torch.full((400,), 0.7)
-    readout.initialize(peaks, amplitudes, 0.02, torch.Generator().manual_seed(0))
+    readout.initialize(Start(peaks, amplitudes, 0.02), torch.Generator().manual_seed(0))
     masks, features = readout.masks(), readout.feature_weights()
     assert (masks[:, 2, 1] == 0.7).all()  # pixel 13 of 4 x 6
     rest = np.delete(masks.flatten(1).numpy(), 13, axis=1)
@@ -267,7 +268,7 @@ def test_initial_masks_and_feature_weights_have_the_papers_distributions() -> No
     assert features.mean().item() == pytest.approx(1 / 5, abs=1e-3)
     assert features.std().item() == pytest.approx(0.01, rel=0.1)
     fixed = FixedMaskReadout(400, (5, 4, 6), ReadoutOptions())
-    fixed.initialize(peaks, amplitudes, 0.0, torch.Generator().manual_seed(0))
+    fixed.initialize(Start(peaks, amplitudes, 0.0), torch.Generator().manual_seed(0))
     assert fixed.feature_weights().mean().item() == pytest.approx(0.7 / 5, rel=0.02)
 
 

@@ -7,7 +7,7 @@ import torch
 from whatwhere.config import CoreOptions, ModelOptions, ReadoutOptions, TrainingOptions
 from whatwhere.errors import TrainingError
 from whatwhere.model import Model, Shapes, initialize
-from whatwhere.readouts import FixedMaskReadout, GaussianReadout
+from whatwhere.readouts import FixedMaskReadout, GaussianReadout, Start
 from whatwhere.readouts.gaussian import SPREADS
 from whatwhere.training import Trainer, TrainingData, train
 
@@ -211,7 +211,7 @@ def test_masks_are_the_shares_of_the_four_pixels() -> None:
 def test_maps_of_one_row_or_column(size: tuple[int, int], rng: np.random.Generator) -> None:
     readout = GaussianReadout(2, (N_FEATURES, *size), ReadoutOptions()).double()
     last = size[0] * size[1] - 1
-    readout.initialize(torch.tensor([0, last]), torch.ones(2), 0.0, torch.Generator().manual_seed(0))
+    readout.initialize(Start(torch.tensor([0, last]), torch.ones(2), 0.0), torch.Generator().manual_seed(0))
     maps = torch.from_numpy(rng.normal(size=(4, N_FEATURES, *size)))
     expected = (maps.flatten(2)[:, :, [0, last]] * readout.weights.T).sum(1)
     torch.testing.assert_close(readout.eval()(maps), expected)
@@ -224,7 +224,7 @@ def test_maps_of_one_row_or_column(size: tuple[int, int], rng: np.random.Generat
 def test_it_starts_at_the_peak_with_the_given_width(covariance: str) -> None:
     readout = build(covariance, position_std=0.2)
     peaks, amplitudes = torch.tensor([9, 4, 0, 27, 20]), torch.tensor([0.5, 1.0, 2.0, 3.0, 0.25])
-    readout.initialize(peaks, amplitudes, 0.7, torch.Generator().manual_seed(0))
+    readout.initialize(Start(peaks, amplitudes, 0.7), torch.Generator().manual_seed(0))
     expected = np.stack(np.unravel_index(peaks.numpy(), (HEIGHT, WIDTH)), 1)
     np.testing.assert_allclose(readout.positions().numpy(), expected, atol=1e-12)
     widths = np.broadcast_to((0.2 * HALF) ** 2 * np.eye(2), (N_NEURONS, 2, 2))
@@ -271,7 +271,7 @@ def test_positions_are_found_between_pixels_from_some_way_off() -> None:
     responses = truth.eval()(maps).detach()
     readout = GaussianReadout(3, (2, 12, 16), ReadoutOptions())
     starts = torch.tensor([[5, 9], [6, 4], [5, 10]])
-    readout.initialize(starts[:, 0] * 16 + starts[:, 1], torch.ones(3), 0.0, torch.Generator().manual_seed(0))
+    readout.initialize(Start(starts[:, 0] * 16 + starts[:, 1], torch.ones(3), 0.0), torch.Generator().manual_seed(0))
     wide = readout.covariances().diagonal(dim1=1, dim2=2)
     optimizer = torch.optim.Adam(readout.parameters(), lr=0.01)
     for step in range(600):

@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 from whatwhere.config import ReadoutOptions
 from whatwhere.errors import OptionError
 from whatwhere.noise_models import NoiseModel
-from whatwhere.readouts import PosteriorReadout
+from whatwhere.readouts import PosteriorReadout, Start
 
 N_IMAGES, N_NEURONS, N_FEATURES, HEIGHT, WIDTH = 6, 5, 3, 5, 8
 WIDTHS = (0.0, 1.0, 2.0)
@@ -158,7 +158,7 @@ def test_it_starts_at_the_peak_of_the_first_width_and_knows_no_noise() -> None:
     readout = build()
     readout.set_noise(NoiseModel("rate", torch.tensor([0.1, 0.2, 0.3]), torch.full((N_NEURONS,), 2.0)))
     peaks, amplitudes = torch.tensor([9, 4, 0, 39, 20]), torch.tensor([0.5, 1.0, 2.0, 3.0, 0.25])
-    readout.initialize(peaks, amplitudes, 0.7, torch.Generator().manual_seed(0))
+    readout.initialize(Start(peaks, amplitudes, 0.7), torch.Generator().manual_seed(0))
     assert readout.posterior.sum().item() == N_NEURONS
     assert readout.posterior[:, 0].flatten(1).argmax(1).tolist() == peaks.tolist()
     np.testing.assert_allclose(readout.feature_weights().sum(1), amplitudes, rtol=0.1)

@@ -144,13 +144,15 @@ class ReadoutOptions:
     feature_norm: Literal["unit", "free"] = _option(
         "free", "unit: |w_n| = 1, so that only the mask carries the scale; free: penalise the product"
     )
-    start: Literal["average", "features"] = _option(
+    start: Literal["average", "types", "features"] = _option(
         "average",
-        "where neurons look at first: at the peak of the decorrelated average, or of the evidence under a fixed bank"
-        " of local features (edges, bars and colours, each of one contrast), which finds nonlinear neurons and types",
+        "where neurons look at first: average: at the peak of the decorrelated average; types: there, and neurons whose"
+        " averages are alike around it begin with one feature map in common; features: both by a fixed bank of local"
+        " features (edges, bars and colours, each of one contrast), which finds nonlinear neurons",
     )
     sta_smoothing: Annotated[float, Field(ge=0)] = _option(
-        2.0, "pixels, of start average: the Gaussian that smooths the squared, decorrelated average before its peak"
+        2.0,
+        "pixels, but for start features: the Gaussian that smooths the squared, decorrelated average before its peak",
     )
     mask_noise: Annotated[float, Field(ge=0)] = _option(0.001, "standard deviation of the initial masks off their peak")
     covariance: Literal["full", "uncorrelated", "isotropic"] = _option(

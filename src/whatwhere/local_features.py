@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional
 
@@ -140,13 +139,6 @@ def local_memory(n_channels: int, map_size: tuple[int, int], n_neurons: int, n_r
     grams = 6 * n_places * n_features**2
     batch = 10 * _IMAGES_AT_ONCE * n_features * n_places
     return 4 * (products + grams + batch + n_neurons * n_places)
-
-
-def codes_to_types(codes: Tensor, n_types: int, seed: int) -> Tensor:
-    """Neurons whose codes (n_neurons, K) are alike, by k-means into at most so many types: (n_neurons,), int64."""
-    n_clusters = min(n_types, len(codes.unique(dim=0)))
-    found = KMeans(n_clusters, n_init=10, random_state=seed % 2**32).fit_predict(codes.double().cpu().numpy())
-    return torch.from_numpy(found).long()
 
 
 def _weights_at(gram: Tensor, products: Tensor, places: Tensor) -> Tensor:

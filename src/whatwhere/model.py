@@ -19,16 +19,14 @@ from whatwhere.initialisation import (
     signal_std,
     spike_triggered_averages,
 )
-from whatwhere.local_features import codes_to_types, fit_local_features
+from whatwhere.local_features import fit_local_features
 from whatwhere.location_posterior import posterior
+from whatwhere.neuron_types import codes_to_types, start_features, window_codes
 from whatwhere.penalties import weighted_sum
-from whatwhere.readouts import READOUTS, PosteriorReadout
+from whatwhere.readouts import READOUTS, PosteriorReadout, Start
 
 SHRUNKEN = ("mask_l1", "feature_l1", "product_l1")
 """Penalties of readouts that proximal steps take; the core's group penalty is split, see `Core.group_sparsity`."""
-
-_OTHER_FEATURES = 0.1
-"""Of a neuron's weight of its type's own feature, what the others have at first."""
 
 _MOST_IMAGES = 2048
 """Images that the initial biases and statistics are computed from."""
@@ -99,10 +97,15 @@ def check_options(readout: str, options: ModelOptions) -> None:
             f"feature_l1 (={options.penalties.feature_l1}) has nothing to act on: with the output nonlinearity"
             " 'identity' the posterior readout solves for its feature weights. Set it to 0."
         )
-    if readout == "posterior" and options.readout.nonlinearity == "identity" and options.readout.start == "features":
+    if readout == "posterior" and options.readout.nonlinearity == "identity" and options.readout.start != "average":
         raise OptionError(
-            "start 'features' is for neurons with an output nonlinearity: with 'identity' the posterior readout judges"
-            " places by likelihoods that cannot be set beside it. Choose start 'average'."
+            f"start {options.readout.start!r} is for neurons with an output nonlinearity: with 'identity' the posterior"
+            " readout solves for feature weights and judges places by likelihoods of its own. Choose start 'average'."
+        )
+    if options.readout.start == "types" and _n_features(options.core) == 1:
+        raise OptionError(
+            "start 'types' has nothing to act on: with one feature map all neurons are of one type. Choose start"
+            " 'average', or give the last layer more maps."
         )
     for penalties in options.penalties.candidates():
         _check_strengths(readout, penalties, options.core)
@@ -193,20 +196,23 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
     averages = spike_triggered_averages(images, responses)
     offset, map_size = map_offset(options.core), model.core.output_shape[1:]
     some = spread(images, _MOST_IMAGES)
-    evidence = features = scores = None
+    reach = max(options.core.layers()[0].kernel_size) // 2
+    evidence = codes = scores = None
     if options.readout.start == "features":
         evidence, codes = fit_local_features(images, responses, map_size, offset, options.readout.prior_ridges)
         peaks = evidence.argmax(1)
-        features = start_features(codes_to_types(codes, model.core.output_shape[0], seed), model.core.output_shape[0])
     else:
         whitening = decorrelation(some)
         seen = filtered(averages, whitening)
         scores = chance_scores(seen, filtered(some, whitening).std(0, correction=0), responses)
         peaks = mask_peaks(seen, map_size, offset, options.readout.sta_smoothing)
     positions = np.stack(np.unravel_index(peaks.cpu().numpy(), map_size), 1) + np.floor(offset).astype(int)
-    reach = max(options.core.layers()[0].kernel_size) // 2
+    if options.readout.start == "types":
+        codes = window_codes(seen, positions, reach)
     amplitudes = signal_std(images, responses, averages, positions, reach)
-    model.readout.initialize(peaks, amplitudes, options.readout.mask_noise, generator, features)
+    n_features = model.core.output_shape[0]
+    features = None if codes is None else start_features(codes_to_types(codes, n_features, seed), n_features)
+    model.readout.initialize(Start(peaks, amplitudes, options.readout.mask_noise, features), generator)
     if isinstance(model.readout, PosteriorReadout):
         start_places(model, scores, evidence)
     set_statistics(model, spread(images, max(options.training.batch_size, 512)))
@@ -216,18 +222,6 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
         drive.double().cpu().numpy(), responses.double().mean(0).cpu().numpy(), options.readout.nonlinearity
     )
     model.bias.copy_(torch.from_numpy(bias))
-
-
-def start_features(types: Tensor, n_features: int) -> Tensor:
-    """Feature weights that sum to one, most of it of the feature that neurons of a type share: (n_neurons, n_features).
-
-    >>> start_features(torch.tensor([0, 2]), 3)
-    tensor([[0.8333, 0.0833, 0.0833],
-            [0.0833, 0.0833, 0.8333]])
-    """
-    weights = torch.full((len(types), n_features), _OTHER_FEATURES)
-    weights[torch.arange(len(types)), types.cpu()] = 1.0
-    return weights / weights.sum(1, keepdim=True)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """The readouts, chosen by name: how each neuron pools the core's feature maps."""
 
-from whatwhere.readouts.base import Readout
+from whatwhere.readouts.base import Readout, Start
 from whatwhere.readouts.factorized import FactorizedReadout
 from whatwhere.readouts.fixed_mask import FixedMaskReadout
 from whatwhere.readouts.fully_connected import FullyConnectedReadout
@@ -23,4 +23,5 @@ __all__ = [
     "GaussianReadout",
     "PosteriorReadout",
     "Readout",
+    "Start",
 ]

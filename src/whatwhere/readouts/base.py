@@ -2,10 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class Start(NamedTuple):
+    """What is known of neurons before any fit.
+
+    - peaks (n_neurons,): the pixel of the map where each looks, an index into h * w
+    - amplitudes (n_neurons,): standard deviation of its signal
+    - mask_noise: standard deviation of initial masks off their peak
+    - features (n_neurons, K): feature weights that sum to one; None: all alike
+    """
+
+    peaks: Tensor
+    amplitudes: Tensor
+    mask_noise: float
+    features: Tensor | None = None
 
 
 class Readout(nn.Module, ABC):
@@ -32,19 +47,8 @@ class Readout(nn.Module, ABC):
         """(n_images, K, h, w) to (n_images, n_neurons)."""
 
     @abstractmethod
-    def initialize(
-        self,
-        peaks: Tensor,
-        amplitudes: Tensor,
-        mask_noise: float,
-        generator: torch.Generator,
-        features: Tensor | None = None,
-    ) -> None:
-        """Starts each neuron at its pixel of the map.
-
-        peaks: (n_neurons,) index into the h * w pixels; amplitudes: (n_neurons,) standard deviation of the signal;
-        features: (n_neurons, K) weights that sum to one, all alike where not given.
-        """
+    def initialize(self, start: Start, generator: torch.Generator) -> None:
+        """Starts each neuron where it is thought to look; what is random comes from the generator."""
 
     @abstractmethod
     def penalties(self, predictions: Tensor) -> dict[str, Callable[[], Tensor]]:

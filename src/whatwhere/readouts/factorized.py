@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from whatwhere.config import ReadoutOptions
 from whatwhere.penalties import mean_l1, mean_product_l1
-from whatwhere.readouts.base import Readout, draw, draw_features, factorized_product, mask_positions
+from whatwhere.readouts.base import Readout, Start, draw, draw_features, factorized_product, mask_positions
 
 
 class FactorizedReadout(Readout):
@@ -41,19 +41,12 @@ class FactorizedReadout(Readout):
         return factorized_product(self.mask.flatten(1), self.weights, maps)  # (n_images, n_neurons)
 
     @torch.no_grad()
-    def initialize(
-        self,
-        peaks: Tensor,
-        amplitudes: Tensor,
-        mask_noise: float,
-        generator: torch.Generator,
-        features: Tensor | None = None,
-    ) -> None:
-        mask = draw((self.n_neurons, self.map_shape[1] * self.map_shape[2]), 0.0, mask_noise, generator)
-        mask[torch.arange(self.n_neurons), peaks.cpu()] = amplitudes.cpu()
+    def initialize(self, start: Start, generator: torch.Generator) -> None:
+        mask = draw((self.n_neurons, self.map_shape[1] * self.map_shape[2]), 0.0, start.mask_noise, generator)
+        mask[torch.arange(self.n_neurons), start.peaks.cpu()] = start.amplitudes.cpu()
         self.mask.copy_(mask.view_as(self.mask))
         if self.map_shape[0] > 1:
-            self.weights.copy_(draw_features(self.n_neurons, self.map_shape[0], features, generator))
+            self.weights.copy_(draw_features(self.n_neurons, self.map_shape[0], start.features, generator))
         self.project()
 
     def penalties(self, predictions: Tensor) -> dict[str, Callable[[], Tensor]]:

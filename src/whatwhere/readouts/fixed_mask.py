@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from whatwhere.config import ReadoutOptions
 from whatwhere.penalties import mean_l1
-from whatwhere.readouts.base import Readout, draw_features, mask_positions
+from whatwhere.readouts.base import Readout, Start, draw_features, mask_positions
 
 
 class FixedMaskReadout(Readout):
@@ -32,17 +32,10 @@ class FixedMaskReadout(Readout):
         return (features * self.weights.T).sum(1)  # (n_images, n_neurons)
 
     @torch.no_grad()
-    def initialize(
-        self,
-        peaks: Tensor,
-        amplitudes: Tensor,
-        mask_noise: float,
-        generator: torch.Generator,
-        features: Tensor | None = None,
-    ) -> None:
-        self.pixels.copy_(peaks)
-        weights = draw_features(self.n_neurons, self.map_shape[0], features, generator)
-        self.weights.copy_(weights * amplitudes.cpu()[:, None])
+    def initialize(self, start: Start, generator: torch.Generator) -> None:
+        self.pixels.copy_(start.peaks)
+        weights = draw_features(self.n_neurons, self.map_shape[0], start.features, generator)
+        self.weights.copy_(weights * start.amplitudes.cpu()[:, None])
         self.project()
 
     def penalties(self, predictions: Tensor) -> dict[str, Callable[[], Tensor]]:

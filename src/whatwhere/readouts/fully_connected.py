@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from whatwhere.config import ReadoutOptions
 from whatwhere.penalties import mean_l2
-from whatwhere.readouts.base import Readout, draw, draw_features, mask_positions
+from whatwhere.readouts.base import Readout, Start, draw, draw_features, mask_positions
 
 
 class FullyConnectedReadout(Readout):
@@ -29,18 +29,11 @@ class FullyConnectedReadout(Readout):
         return maps.flatten(1) @ self.weights.flatten(1).T  # (n_images, n_neurons)
 
     @torch.no_grad()
-    def initialize(
-        self,
-        peaks: Tensor,
-        amplitudes: Tensor,
-        mask_noise: float,
-        generator: torch.Generator,
-        features: Tensor | None = None,
-    ) -> None:
+    def initialize(self, start: Start, generator: torch.Generator) -> None:
         n_features, height, width = self.map_shape
-        weights = draw((self.n_neurons, n_features, height * width), 0.0, mask_noise, generator)
-        weighed = draw_features(self.n_neurons, n_features, features, generator)
-        weights[torch.arange(self.n_neurons), :, peaks.cpu()] = weighed * amplitudes.cpu()[:, None]
+        weights = draw((self.n_neurons, n_features, height * width), 0.0, start.mask_noise, generator)
+        weighed = draw_features(self.n_neurons, n_features, start.features, generator)
+        weights[torch.arange(self.n_neurons), :, start.peaks.cpu()] = weighed * start.amplitudes.cpu()[:, None]
         self.weights.copy_(weights.view_as(self.weights))
 
     def penalties(self, predictions: Tensor) -> dict[str, Callable[[], Tensor]]:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from whatwhere.config import ReadoutOptions
 from whatwhere.penalties import mean_l1
-from whatwhere.readouts.base import Readout, draw_features
+from whatwhere.readouts.base import Readout, Start, draw_features
 
 SPREADS: dict[str, tuple[int, ...]] = {"full": (2, 2), "uncorrelated": (2,), "isotropic": (1,)}
 """Shape of each neuron's A, by kind of covariance."""
@@ -86,20 +86,13 @@ class GaussianReadout(Readout):
         return pixels.flatten(0, 1), (of_row[:, None] * of_column).flatten(0, 1)
 
     @torch.no_grad()
-    def initialize(
-        self,
-        peaks: Tensor,
-        amplitudes: Tensor,
-        mask_noise: float,
-        generator: torch.Generator,
-        features: Tensor | None = None,
-    ) -> None:
+    def initialize(self, start: Start, generator: torch.Generator) -> None:
         width = self.map_shape[2]
-        self.move_to(torch.stack([peaks // width, peaks % width], 1))
-        start = torch.eye(2) if self.spread.ndim == 3 else torch.ones(self.spread.shape[1])
-        self.spread.copy_((self.options.position_std * start).expand_as(self.spread))
-        weights = draw_features(self.n_neurons, self.map_shape[0], features, generator)
-        self.weights.copy_(weights * amplitudes.cpu()[:, None])
+        self.move_to(torch.stack([start.peaks // width, start.peaks % width], 1))
+        spread = torch.eye(2) if self.spread.ndim == 3 else torch.ones(self.spread.shape[1])
+        self.spread.copy_((self.options.position_std * spread).expand_as(self.spread))
+        weights = draw_features(self.n_neurons, self.map_shape[0], start.features, generator)
+        self.weights.copy_(weights * start.amplitudes.cpu()[:, None])
         self.project()
 
     @torch.no_grad()

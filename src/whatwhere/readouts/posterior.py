@@ -11,7 +11,7 @@ from whatwhere.errors import OptionError
 from whatwhere.location_posterior import blur, features_at_places
 from whatwhere.noise_models import NOISE_MODELS, NoiseModel
 from whatwhere.penalties import mean_l1
-from whatwhere.readouts.base import Readout, draw_features, factorized_product, mask_positions
+from whatwhere.readouts.base import Readout, Start, draw_features, factorized_product, mask_positions
 
 
 class PosteriorReadout(Readout):
@@ -115,20 +115,13 @@ class PosteriorReadout(Readout):
         self.dispersion.copy_(noise.dispersion)
 
     @torch.no_grad()
-    def initialize(
-        self,
-        peaks: Tensor,
-        amplitudes: Tensor,
-        mask_noise: float,
-        generator: torch.Generator,
-        features: Tensor | None = None,
-    ) -> None:
-        start = torch.zeros(self.n_neurons, *self.posterior.shape[1:]).flatten(2)  # (n_neurons, n_widths, h * w)
-        start[torch.arange(self.n_neurons), self.smallest_width, peaks.cpu()] = 1.0
-        self.set_posterior(start.to(self.posterior))
+    def initialize(self, start: Start, generator: torch.Generator) -> None:
+        places = torch.zeros(self.n_neurons, *self.posterior.shape[1:]).flatten(2)  # (n_neurons, n_widths, h * w)
+        places[torch.arange(self.n_neurons), self.smallest_width, start.peaks.cpu()] = 1.0
+        self.set_posterior(places.to(self.posterior))
         self.set_noise(NoiseModel("constant", torch.tensor([1.0, 0.0, 0.0]), torch.ones(self.n_neurons)))
-        weights = draw_features(self.n_neurons, self.map_shape[0], features, generator)
-        self.weights.copy_(weights * amplitudes.cpu()[:, None])
+        weights = draw_features(self.n_neurons, self.map_shape[0], start.features, generator)
+        self.weights.copy_(weights * start.amplitudes.cpu()[:, None])
         self.project()
 
     def penalties(self, predictions: Tensor) -> dict[str, Callable[[], Tensor]]:
