@@ -22,13 +22,13 @@ SOURCE = CHECKOUT / "src" / PACKAGE
 ROOT = "__init__"
 LEVELS = {
     **dict.fromkeys(["errors", "checks"], 0),
-    **dict.fromkeys(["config", "metrics", "losses", "penalties", "rows", "files"], 1),
+    **dict.fromkeys(["config", "metrics", "losses", "penalties", "rows", "files", "interrupts"], 1),
     **dict.fromkeys(["noise_models", "normal_hierarchy", "location_posterior"], 1),
     **dict.fromkeys(["recording", "recording_parts", "standardisation", "heldout", "formats", "datasets"], 2),
     **dict.fromkeys(
         ["core", "readouts", "initialisation", "alignment", "local_features", "neuron_types", "presets"], 2
     ),
-    **dict.fromkeys(["model", "storage", "training", "proximal", "refitting", "optimisers", "cost"], 3),
+    **dict.fromkeys(["model", "storage", "training", "proximal", "active_set", "refitting", "optimisers", "cost"], 3),
     **dict.fromkeys(["location_inference", "recentring"], 3),
     **dict.fromkeys(["estimators", "baselines", "simulation"], 4),
     **dict.fromkeys(["catalogue", "runs"], 5),

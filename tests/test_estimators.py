@@ -420,6 +420,7 @@ CHANGES = {
         "momentum": 0.5,
         "learning_rate": 0.05,
         "proximal": True,
+        "whole_every": 2,
         "batch_size": 20,
         "validation_fraction": 0.4,
         "check_every": 4,
@@ -444,6 +445,14 @@ COURSES: dict[str, tuple[type[CNN], dict]] = {
     "gaussian": (ww.GaussianCNN, PLAIN),
     "posterior": (ww.PosteriorCNN, POSTERIOR),
     "constant noise": (ww.PosteriorCNN, {**POSTERIOR, "readout": replace(POSTERIOR["readout"], noise="constant")}),
+    "proximal": (
+        ww.FactorizedCNN,
+        {
+            **BASE,
+            "penalties": ww.PenaltyOptions(product_l1=0.3),
+            "training": replace(BASE["training"], proximal=True, learning_rate=0.03),  # type: ignore[type-var]
+        },
+    ),
     "sgd": (ww.FactorizedCNN, {**BASE, "training": replace(BASE["training"], optimizer="sgd")}),  # type: ignore[type-var]
 }
 COURSE_OF = {  # options of some models or methods alone; masks need batch normalisation
@@ -454,6 +463,7 @@ COURSE_OF = {  # options of some models or methods alone; masks need batch norma
     "prior_ridges": "constant noise",
     "refit": "posterior",
     "momentum": "sgd",
+    "whole_every": "proximal",
 }
 
 

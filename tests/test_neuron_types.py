@@ -5,35 +5,67 @@ import pytest
 import torch
 
 from whatwhere.config import CoreOptions, ModelOptions, ReadoutOptions, TrainingOptions
+from whatwhere.core import Core, map_offset, receptive_field
 from whatwhere.errors import OptionError
 from whatwhere.model import Model, Shapes, check_options, initialize
-from whatwhere.neuron_types import codes_to_types, window_codes
+from whatwhere.neuron_types import align_types, codes_to_types, framed, window_codes
 
 
-def test_codes_are_the_averages_around_their_places_and_zero_beyond_the_image() -> None:
-    generator = torch.Generator().manual_seed(0)
-    averages = torch.randn(4, 2, 5, 7, generator=generator)
+def test_codes_are_the_averages_around_their_places() -> None:
+    averages = torch.randn(4, 2, 5, 8, generator=torch.Generator().manual_seed(0))
     averages[3] = 0.0
-    places = np.array([[2, 3], [0, 6], [4, 0], [2, 2]])
-    codes = window_codes(averages, places, 1).view(4, 2, 3, 3)
-    inside = averages[0, :, 1:4, 2:5]
-    torch.testing.assert_close(codes[0], inside / inside.norm())
-    corner = torch.zeros(2, 3, 3)
-    corner[:, 1:, :2] = averages[1, :, 0:2, 5:7]
-    torch.testing.assert_close(codes[1], corner / corner.norm())
-    corner = torch.zeros(2, 3, 3)
-    corner[:, :2, 1:] = averages[2, :, 3:5, 0:2]
-    torch.testing.assert_close(codes[2], corner / corner.norm())
+    codes = window_codes(averages, torch.tensor([0, 2 * 5 + 4, 1 * 5 + 2, 3]), (3, 4)).view(4, 2, 3, 4)
+    for neuron, (row, column) in enumerate([(0, 0), (2, 4), (1, 2)]):
+        seen = averages[neuron, :, row : row + 3, column : column + 4]
+        torch.testing.assert_close(codes[neuron], seen / seen.norm())
     assert (codes[3] == 0).all()
 
 
-def test_the_same_neuron_elsewhere_has_the_same_code() -> None:
-    generator = torch.Generator().manual_seed(1)
-    kernel = torch.randn(1, 3, 3, generator=generator)
-    averages = torch.zeros(2, 1, 9, 12)
-    averages[0, :, 1:4, 2:5], averages[1, :, 5:8, 7:10] = kernel, 3 * kernel
-    codes = window_codes(averages, np.array([[2, 3], [6, 8]]), 2)
-    torch.testing.assert_close(codes[0], codes[1])
+@pytest.mark.parametrize("padding", ["valid", "same", ("same", "valid")])
+@pytest.mark.parametrize("sizes", [((3, 5), (1, 1)), ((4, 2), (3, 3)), ((2, 6), (4, 4))])
+def test_framed_averages_are_what_each_pixel_of_the_map_sees(
+    padding: str | tuple[str, str], sizes: tuple[tuple[int, int], tuple[int, int]]
+) -> None:
+    """The pixels of the image that move a pixel of the map, found by its gradient, are those of its window."""
+    options = CoreOptions(kernel_sizes=sizes, n_maps=(2, 1), padding=padding, batch_norm=False, nonlinearity="identity")
+    image = torch.zeros(1, 1, 9, 11, requires_grad=True)
+    core = Core(options, 1, 9, 11)
+    with torch.no_grad():
+        for parameter in core.parameters():
+            parameter.fill_(0.1)
+    maps = core(image)[0, 0]
+    places = torch.arange(1.0, 1 + 9 * 11).view(1, 1, 9, 11)
+    field = receptive_field(options)
+    seen = framed(places, tuple(maps.shape), map_offset(options), field)
+    assert seen.shape[2:] == (maps.shape[0] + field[0] - 1, maps.shape[1] + field[1] - 1)
+    for row, column in [(0, 0), (maps.shape[0] - 1, maps.shape[1] - 1), (2, 1)]:
+        (gradient,) = torch.autograd.grad(maps[row, column], image, retain_graph=True)
+        window = seen[0, 0, row : row + field[0], column : column + field[1]]
+        assert set(places[gradient != 0].tolist()) <= set(window[window > 0].tolist())
+        if padding != ("same", "valid"):  # which sees nothing beyond what the first layer's zeros hide
+            assert int((gradient != 0).sum()) == int((window > 0).sum())
+
+
+def test_places_and_types_explain_each_other() -> None:
+    """Bars of rows and of columns, first guesses a pixel off: every place and type is right in the end."""
+    rng = np.random.default_rng(5)
+    averages, places, types = torch.zeros(30, 1, 14, 17), [], torch.arange(30) % 2
+    for neuron, kind in enumerate(types):
+        row, column = rng.integers(0, 10), rng.integers(0, 13)
+        along = (slice(row, row + 5), column + 2) if kind else (row + 2, slice(column, column + 5))
+        averages[neuron, 0, *along] = rng.uniform(0.5, 2)
+        places.append(row * 13 + column)
+    noisy = averages + 0.05 * torch.from_numpy(rng.normal(size=averages.shape)).float()
+    true = torch.tensor(places)
+    guesses = (true + torch.from_numpy(rng.integers(-1, 2, 30))).clamp(0, 129)
+    found = align_types(noisy, guesses, (5, 5), 2, seed=0)
+    assert len(torch.stack([found.types, types]).unique(dim=1).T) == 2
+    shifts = found.places - true
+    for kind in (0, 1):  # a bar and what all of its type see it as may be off by one, but then all are
+        assert len(shifts[types == kind].unique()) == 1
+    torch.testing.assert_close(found.kernels.flatten(1).norm(dim=1), torch.ones(2))
+    crops = window_codes(noisy, found.places, (5, 5))
+    assert (crops * found.kernels.flatten(1)[found.types]).sum(1).min() > 0.95
 
 
 def test_neurons_of_a_type_are_found_whatever_their_order_and_never_more_types_than_neurons() -> None:
@@ -80,8 +112,21 @@ def test_neurons_of_a_type_begin_with_one_feature_map_in_common(readout: str) ->
     assert (weights.amax(1) > 5 * weights.amin(1)).all()
     usual = Model(readout, chosen("average"), Shapes(2, 11, 14, 24))
     initialize(usual, images, responses, seed=0)
-    np.testing.assert_array_equal(model.locations(), usual.locations())
     assert (usual.readout.feature_weights().abs().amax(1) < 1.3 * usual.readout.feature_weights().abs().amin(1)).all()
+
+
+def test_a_core_of_one_layer_starts_with_the_kernels_of_the_types() -> None:
+    images, responses, _ = two_types()
+    model = Model("factorized", chosen("types"), Shapes(2, 11, 14, 24))
+    initialize(model, images, responses, seed=0)
+    kernels = model.core.layers[0].spatial_kernels().detach()
+    assert kernels.flatten(1).std(1).numpy() == pytest.approx(model.options.core.kernel_std, rel=0.2)
+    reads = model.readout.feature_weights().argmax(1)
+    of_rows, of_columns = kernels[reads[0]], kernels[reads[1]]
+    bar = torch.zeros(2, 3, 3)
+    bar[0, 1] = 1.0
+    assert torch.corrcoef(torch.stack([of_rows.flatten(), bar.flatten()]))[0, 1] > 0.9
+    assert torch.corrcoef(torch.stack([of_columns.flatten(), bar.mT.flatten()]))[0, 1] > 0.9
 
 
 def test_types_that_nothing_could_read_are_refused() -> None:

@@ -133,7 +133,7 @@ def test_step_sizes_are_the_optimisers_own() -> None:
             before = parameter.detach().clone()
             optimizer.step()
         moved = parameter.detach() - before
-        torch.testing.assert_close(moved, -step_sizes(optimizer, parameter) * parameter.grad, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(moved, -step_sizes([optimizer], parameter) * parameter.grad, rtol=1e-3, atol=1e-5)
 
 
 def recording(rng: np.random.Generator) -> ww.Recording:

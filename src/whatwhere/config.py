@@ -33,6 +33,7 @@ Strength = Annotated[float, Field(ge=0)]
 Strengths = Strength | tuple[Strength, ...]
 
 BATCH_NORM_MOMENTUM = 0.1
+WHOLE_EVERY = 10
 SGD_MOMENTUM = 0.9
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -146,9 +147,10 @@ class ReadoutOptions:
     )
     start: Literal["average", "types", "features"] = _option(
         "average",
-        "where neurons look at first: average: at the peak of the decorrelated average; types: there, and neurons whose"
-        " averages are alike around it begin with one feature map in common; features: both by a fixed bank of local"
-        " features (edges, bars and colours, each of one contrast), which finds nonlinear neurons",
+        "where neurons look at first: average: at the peak of the decorrelated average; types: where it is most like"
+        " what neurons of a type have in common, and these begin with one feature map (in a core of one layer, with its"
+        " kernel); features: places and types by a fixed bank of local features (edges, bars and colours, each of one"
+        " contrast), which finds nonlinear neurons",
     )
     sta_smoothing: Annotated[float, Field(ge=0)] = _option(
         2.0,
@@ -236,6 +238,11 @@ class TrainingOptions:
     learning_rate: Positive = _option(3e-3, "of the optimiser, at first")
     proximal: bool = _option(
         False, "L1 and group penalties by proximal steps: masks, feature weights and kernels become exactly 0"
+    )
+    whole_every: Count = _option(
+        WHOLE_EVERY,
+        "proximal, factorised: of so many steps one is of whole masks; once most pixels are 0, the others are of those"
+        " that are not, which is faster. 1: always whole masks",
     )
     batch_size: Count = _option(128, "images a step")
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = _option(

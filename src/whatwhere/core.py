@@ -247,3 +247,13 @@ def map_offset(options: CoreOptions) -> tuple[float, float]:
         row += (kernel_height - 1) / 2 - (kernel_height - 1) // 2 * same
         column += (kernel_width - 1) / 2 - (kernel_width - 1) // 2 * same
     return row, column
+
+
+def receptive_field(options: CoreOptions) -> tuple[int, int]:
+    """(height, width) in image pixels of what one pixel of the feature maps sees.
+
+    >>> receptive_field(CoreOptions(kernel_sizes=(9, (4, 3)), n_maps=2))
+    (12, 11)
+    """
+    sizes = [layer.kernel_size for layer in options.layers()]
+    return 1 + sum(height - 1 for height, _ in sizes), 1 + sum(width - 1 for _, width in sizes)

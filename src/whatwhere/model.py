@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from whatwhere.alignment import chance_scores, shared_kernels, start_probabilities
 from whatwhere.checks import check_choice
-from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions
-from whatwhere.core import NONLINEARITIES, Core, UnitBatchNorm, map_offset
+from whatwhere.config import WHOLE_EVERY, CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions
+from whatwhere.core import NONLINEARITIES, Core, UnitBatchNorm, map_offset, receptive_field
 from whatwhere.errors import OptionError
 from whatwhere.initialisation import (
     decorrelation,
@@ -21,7 +21,7 @@ from whatwhere.initialisation import (
 )
 from whatwhere.local_features import fit_local_features
 from whatwhere.location_posterior import posterior
-from whatwhere.neuron_types import codes_to_types, start_features, window_codes
+from whatwhere.neuron_types import align_types, codes_to_types, framed, start_features
 from whatwhere.penalties import weighted_sum
 from whatwhere.readouts import READOUTS, PosteriorReadout, Start
 
@@ -114,6 +114,11 @@ def check_options(readout: str, options: ModelOptions) -> None:
                 "proximal has nothing to act on: no penalty of these strengths makes weights sparse. Set it to false,"
                 f" or give one of {', '.join(map(repr, sorted(_sparse(readout))))}."
             )
+        if options.training.whole_every != WHOLE_EVERY and not (options.training.proximal and readout == "factorized"):
+            raise OptionError(
+                f"whole_every (={options.training.whole_every}) has nothing to act on: it is for proximal steps of the"
+                f" factorized readout. Leave it at {WHOLE_EVERY}."
+            )
         if readout == "factorized" and options.readout.feature_norm == "free" and _n_features(options.core) > 1:
             _check_scale(penalties.single())
 
@@ -196,22 +201,22 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
     averages = spike_triggered_averages(images, responses)
     offset, map_size = map_offset(options.core), model.core.output_shape[1:]
     some = spread(images, _MOST_IMAGES)
-    reach = max(options.core.layers()[0].kernel_size) // 2
-    evidence = codes = scores = None
+    n_features = model.core.output_shape[0]
+    evidence = scores = features = None
     if options.readout.start == "features":
         evidence, codes = fit_local_features(images, responses, map_size, offset, options.readout.prior_ridges)
         peaks = evidence.argmax(1)
+        features = start_features(codes_to_types(codes, n_features, seed), n_features)
     else:
         whitening = decorrelation(some)
         seen = filtered(averages, whitening)
         scores = chance_scores(seen, filtered(some, whitening).std(0, correction=0), responses)
         peaks = mask_peaks(seen, map_size, offset, options.readout.sta_smoothing)
+        if options.readout.start == "types":
+            peaks, features = start_types(model, seen, peaks, seed)
     positions = np.stack(np.unravel_index(peaks.cpu().numpy(), map_size), 1) + np.floor(offset).astype(int)
-    if options.readout.start == "types":
-        codes = window_codes(seen, positions, reach)
+    reach = max(options.core.layers()[0].kernel_size) // 2
     amplitudes = signal_std(images, responses, averages, positions, reach)
-    n_features = model.core.output_shape[0]
-    features = None if codes is None else start_features(codes_to_types(codes, n_features, seed), n_features)
     model.readout.initialize(Start(peaks, amplitudes, options.readout.mask_noise, features), generator)
     if isinstance(model.readout, PosteriorReadout):
         start_places(model, scores, evidence)
@@ -222,6 +227,22 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
         drive.double().cpu().numpy(), responses.double().mean(0).cpu().numpy(), options.readout.nonlinearity
     )
     model.bias.copy_(torch.from_numpy(bias))
+
+
+def start_types(model: Model, averages: Tensor, peaks: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Places (n_neurons,) and feature weights (n_neurons, K) of neurons that fall into types, from their averages.
+
+    A core of one layer starts with the kernels of the types, too. averages: (n_neurons, C, H, W), peaks: (n_neurons,).
+    """
+    core, options = model.core, model.options.core
+    field = receptive_field(options)
+    seen = framed(averages, core.output_shape[1:], map_offset(options), field)
+    found = align_types(seen, peaks, field, core.output_shape[0], seed)
+    if len(core.layers) == 1 and core.layers[0].depthwise is None:
+        kernels = core.layers[0].spatial_kernels()
+        known = found.kernels.flatten(1).any(1)
+        kernels[known] = found.kernels[known] * options.kernel_std * kernels[0].numel() ** 0.5
+    return found.places, start_features(found.types, core.output_shape[0])
 
 
 @torch.no_grad()

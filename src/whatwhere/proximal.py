@@ -1,5 +1,7 @@
 """Proximal steps: sparse penalties make weights exactly zero, where gradients would leave them trembling around it."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,8 +12,8 @@ _TINY = 1e-300
 
 
 @torch.no_grad()
-def shrink(model: Model, optimizer: torch.optim.Optimizer) -> None:
-    """The proximal step of the model's L1 and group penalties, after a step of the optimiser along all else's gradient.
+def shrink(model: Model, *optimizers: torch.optim.Optimizer) -> None:
+    """The proximal step of the model's L1 and group penalties, after the optimisers' step along all else's gradient.
 
     The metric is the optimiser's own, element by element: a gradient g moves a weight by s g, so a strength of lambda
     moves it by s lambda towards zero, and not beyond. What does not move any more has |g| <= lambda at zero and
@@ -21,9 +23,9 @@ def shrink(model: Model, optimizer: torch.optim.Optimizer) -> None:
     penalties = model.options.penalties
     strengths = penalties.single()
     for parameter, strength in model.readout.shrunken(strengths):
-        soft_threshold_(parameter, step_sizes(optimizer, parameter) * strength)
+        soft_threshold_(parameter, step_sizes(optimizers, parameter) * strength)
     for kernels, by_norm in model.core.shrunken(strengths["group_sparsity"], penalties.relative):
-        group_threshold_(kernels, step_sizes(optimizer, kernels), by_norm)
+        group_threshold_(kernels, step_sizes(optimizers, kernels), by_norm)
 
 
 def soft_threshold_(values: Tensor, thresholds: Tensor | float) -> None:
@@ -60,12 +62,17 @@ def group_threshold_(kernels: Tensor, sizes: Tensor | float, strengths: Tensor) 
     kernels.copy_(torch.where(norms > 0, values * norms / (norms + spread * given).clamp(min=_TINY), 0.0))
 
 
-def step_sizes(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor | float:
-    """How far a unit of gradient that stays moves each element in a step.
+def step_sizes(optimizers: Sequence[torch.optim.Optimizer], parameter: Tensor) -> Tensor | float:
+    """How far a unit of gradient that stays moves each element in a step of the optimiser that has the parameter.
 
     The learning rate; for Adam over the root of its second moment, for gradient descent over 1 - momentum.
     """
-    group = next(group for group in optimizer.param_groups if any(parameter is other for other in group["params"]))
+    optimizer, group = next(
+        (optimizer, group)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        if any(parameter is other for other in group["params"])
+    )
     rate = float(group["lr"])
     if not isinstance(optimizer, torch.optim.Adam):
         return rate / (1 - float(group["momentum"]))

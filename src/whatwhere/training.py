@@ -1,31 +1,29 @@
 """Fitting: one loop and one schedule of early stopping, with checkpoints from which a run resumes exactly."""
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from whatwhere.active_set import ActiveSet
 from whatwhere.checks import some_of
 from whatwhere.config import TrainingOptions
 from whatwhere.errors import RunError, TrainingError
 from whatwhere.location_inference import is_due, locate, settle, training_loss
 from whatwhere.model import Model
 from whatwhere.proximal import shrink
-from whatwhere.readouts import PosteriorReadout
+from whatwhere.readouts import FactorizedReadout, PosteriorReadout
 from whatwhere.storage import read_tensors, write_tensors
 
 CHECKPOINT = "whatwhere-checkpoint"
 CHECKPOINT_VERSION = 1
 
-OPTIMIZERS: dict[str, Callable[[list[nn.Parameter], TrainingOptions], torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[Sequence[Tensor], TrainingOptions], torch.optim.Optimizer]] = {
     "adam": lambda parameters, options: torch.optim.Adam(parameters, lr=options.learning_rate, fused=True),
     "sgd": lambda parameters, options: torch.optim.SGD(
         parameters, lr=options.learning_rate, momentum=options.momentum, fused=True
@@ -109,7 +107,7 @@ def train(
     The validation loss is looked at every `check_every` steps; after `patience` checks without a better one the best
     parameters (and the optimiser's moments that belong to them) come back and the learning rate falls, `n_rates`
     rates in all. With the same seed, data and number of threads the result is the same to the last bit on a CPU,
-    resumed from `checkpoint` or not. Where `interrupted()` is true (see `interruptible`) the fit ends at the next step.
+    resumed from `checkpoint` or not. Where `interrupted()` is true (see `interrupts`) the fit ends at the next step.
 
     Raises `TrainingError` where the loss is no longer finite, `RunError` where the checkpoint belongs to another fit.
     """
@@ -148,6 +146,7 @@ class Trainer:
         self.optimizer = OPTIMIZERS[self.options.optimizer](
             [parameter for parameter in model.parameters() if parameter.requires_grad], self.options
         )
+        self.active = self._active_set()
         self.schedule = Schedule()
         self.best: dict[str, Tensor] = {}
         self.training_loss = torch.zeros((), device=data.images.device)
@@ -173,24 +172,38 @@ class Trainer:
                 self._save_checkpoint()
         self._save_checkpoint()
         self._load(self.best)
+        if self.active is not None:
+            self.active.end()
         self.model.eval()
         self.settle()
         return Result(schedule.stopped or "interrupted", list(schedule.history), schedule.best_loss, schedule.best_step)
 
     def step(self) -> None:
         """One batch: gradient of loss and penalties, the optimiser's update, proximal step, projection."""
+        if self.active is not None:
+            self.active.choose(whole=self.schedule.step % self.options.whole_every == 0)
         rows = self._rows(self.schedule.step)
         self.model.readout.step_seed = _mix(self.seed, -1 - self.schedule.step)  # below 0, where no epoch is
         if is_due(self.model, self.schedule.step):
             seed = self.model.readout.step_seed ^ 1  # another stream than the step's own draws
             locate(self.model, self.data.images, self.data.responses, self.schedule.step, seed)
-        self.optimizer.zero_grad(set_to_none=True)
+        optimizers = [self.optimizer, *([] if self.active is None else self.active.optimizers())]
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         self.training_loss += backpropagate(self.model, self.data.images[rows], self.data.responses[rows])
-        self.optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         if self.options.proximal:
-            shrink(self.model, self.optimizer)
+            shrink(self.model, *optimizers)
         self.model.readout.project()
         self.schedule.step += 1
+
+    def _active_set(self) -> ActiveSet | None:
+        """Where masks may become sparse, and steps of the pixels that they hold are wanted."""
+        readout, options = self.model.readout, self.options
+        if not (options.proximal and options.whole_every > 1 and isinstance(readout, FactorizedReadout)):
+            return None
+        return ActiveSet(readout, self.optimizer, lambda values: OPTIMIZERS[options.optimizer](values, options))
 
     def settle(self) -> None:
         """Where neurons look under the final parameters, where that is inferred: it was last done some steps before."""
@@ -264,12 +277,18 @@ class Trainer:
 
     def _state(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, by name; the tensors themselves, not copies."""
+        if self.active is not None:
+            self.active.write()
         state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         for number, moments in self.optimizer.state_dict()["state"].items():
             state.update({f"optimizer/{number}/{name}": tensor for name, tensor in moments.items()})
+        if self.active is not None and self.active.support is not None:
+            state["active/pattern"] = self.active.support.pattern()
         return state
 
     def _load(self, state: dict[str, Tensor]) -> None:
+        if self.active is not None:
+            self.active.end()
         model = {name.removeprefix("model/"): tensor for name, tensor in state.items() if name.startswith("model/")}
         self.model.load_state_dict(model)
         moments: dict[int, dict[str, Tensor]] = {}
@@ -279,6 +298,8 @@ class Trainer:
                 moments.setdefault(int(number), {})[key] = tensor.clone()
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        if self.active is not None and "active/pattern" in state:
+            self.active.begin(state["active/pattern"])
 
     def _save_checkpoint(self) -> None:
         """Writes where training stands, unless it was written already; never a state that is not finite."""
@@ -358,26 +379,3 @@ class Trainer:
 
 def _mix(seed: int, number: int) -> int:
     return (seed * 1_000_003 + number) % 2**63
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C sets a flag, which the function given tells and training reads between steps; a second one raises.
-
-    Raises `KeyboardInterrupt` at the second Ctrl-C. Threads other than the main one are never told of the first.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    pressed: list[int] = []
-
-    def press(number: int, frame: object) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(number)
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)

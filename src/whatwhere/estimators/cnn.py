@@ -31,6 +31,7 @@ from whatwhere.estimators.base import (
 )
 from whatwhere.estimators.preparation import Prepared, choose_device, prepare
 from whatwhere.estimators.resume import begin_fit, checkpoint_path, cpu_threads
+from whatwhere.interrupts import interruptible
 from whatwhere.location_posterior import credible_regions, entropy
 from whatwhere.metrics import correlation
 from whatwhere.model import Model, Shapes, check_options, initialize
@@ -38,7 +39,7 @@ from whatwhere.presets import options_over_preset
 from whatwhere.readouts import PosteriorReadout
 from whatwhere.recording import Recording
 from whatwhere.refitting import refit
-from whatwhere.training import Result, TrainingData, interruptible, train
+from whatwhere.training import Result, TrainingData, train
 
 
 class CNN(Estimator):

@@ -43,6 +43,8 @@ class Fig4Options:
     - `variation` of the kernels' shapes within a type
     - `mask_l1`, `feature_l1`: means over neurons of |m_n|_1 and |w_n|_1, with |w_n|_2 = 1. The stronger the second, the
       fewer kernels a neuron reads, but if it is too strong early, each keeps the kernel that it began with
+    - `typed_start`: kernels and feature weights start from types that averages tell apart, see
+      `neuron_types.align_types`; else all neurons start with all kernels alike, as in the paper
     - `learning_rate`, `patience`, `patience_from`, `max_steps`: three times the paper's rate, and it takes a while
       until kernels that start alike have each found a type
     """
@@ -53,6 +55,7 @@ class Fig4Options:
     variation: Strength = 0.05
     mask_l1: Strength = 0.1
     feature_l1: Strength = 0.02
+    typed_start: bool = True
     learning_rate: Positive = 3e-3
     patience: Count = 10
     patience_from: Annotated[int, Field(ge=0)] = 1500
@@ -80,6 +83,7 @@ def solve(options: Fig4Options, point: Point) -> Outcome:
     network = replace(
         base,
         core=replace(base.core, n_maps=len(factors)),
+        readout=replace(base.readout, start="types" if options.typed_start else "average"),
         training=replace(
             base.training,
             learning_rate=options.learning_rate,

@@ -54,7 +54,7 @@ class Readout(nn.Module, ABC):
     def penalties(self, predictions: Tensor) -> dict[str, Callable[[], Tensor]]:
         """For each of `strengths` what it multiplies, a scalar; predictions (n_images, n_neurons)."""
 
-    def shrunken(self, strengths: Mapping[str, float]) -> list[tuple[nn.Parameter, Tensor | float]]:
+    def shrunken(self, strengths: Mapping[str, float]) -> list[tuple[Tensor, Tensor | float]]:
         """What L1 penalties of these strengths shrink, with the derivative of the penalty by each |weight|.
 
         None of a readout without them; of a product of norms each factor's derivative holds the other as it is.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from whatwhere.config import ReadoutOptions
 from whatwhere.penalties import mean_l1, mean_product_l1
 from whatwhere.readouts.base import Readout, Start, draw, draw_features, factorized_product, mask_positions
+from whatwhere.readouts.support import Support, sparse_support, supported_product
 
 
 class FactorizedReadout(Readout):
@@ -35,7 +36,20 @@ class FactorizedReadout(Readout):
         else:
             self.weights = nn.Parameter(torch.full((n_neurons, n_features), 1.0 / n_features))
 
+        self.support: Support | None = None
+        self.values: Tensor | None = None
+
+    def restrict(self, support: Support | None, values: Tensor | None) -> None:
+        """From here on the masks are these values (n_values,) on a support, not the parameter; None: the parameter."""
+        self.support, self.values = support, values
+
     def forward(self, maps: Tensor) -> Tensor:  # (n_images, K, h, w)
+        support, values = self.support, self.values
+        if not self.training and support is None:
+            support = sparse_support(self.mask.flatten(1))
+            values = None if support is None else support.gathered(self.mask)
+        if support is not None and values is not None:
+            return supported_product(values, self.weights, maps, support)
         if maps.shape[1] == 1:  # no weights: a plain product
             return (self.mask.flatten(1) @ maps.flatten(1).T).T
         return factorized_product(self.mask.flatten(1), self.weights, maps)  # (n_images, n_neurons)
@@ -57,21 +71,31 @@ class FactorizedReadout(Readout):
         }
 
     @torch.no_grad()
-    def shrunken(self, strengths: Mapping[str, float]) -> list[tuple[nn.Parameter, Tensor | float]]:
+    def shrunken(self, strengths: Mapping[str, float]) -> list[tuple[Tensor, Tensor | float]]:
         """As `Readout.shrunken`; of a neuron whose mask or weights are all 0, the other factor waits as it is."""
         product = strengths["product_l1"] / self.n_neurons
-        weighs, looks = self.weights.any(1)[:, None, None], self.mask.flatten(1).any(1)[:, None]
-        masks = strengths["mask_l1"] / self.n_neurons + product * self.weights.abs().sum(1)[:, None, None]
-        found: list[tuple[nn.Parameter, Tensor | float]] = [(self.mask, masks * weighs)]
+        norms, of_weights = self._mask_norms(), self.weights.abs().sum(1)  # (n_neurons,)
+        masks = (strengths["mask_l1"] / self.n_neurons + product * of_weights) * (of_weights > 0)
+        if self.support is not None and self.values is not None:
+            found: list[tuple[Tensor, Tensor | float]] = [(self.values, masks[self.support.rows])]
+        else:
+            found = [(self.mask, masks[:, None, None])]
         if isinstance(self.weights, nn.Parameter):
-            features = strengths["feature_l1"] / self.n_neurons + product * self.mask.abs().sum((1, 2))[:, None]
-            found.append((self.weights, features * looks))
+            features = (strengths["feature_l1"] / self.n_neurons + product * norms) * (norms > 0)
+            found.append((self.weights, features[:, None]))
         return found
+
+    def _mask_norms(self) -> Tensor:
+        """|m_n|_1, (n_neurons,)."""
+        if self.support is not None and self.values is not None:
+            return self.support.sums(self.values.abs())
+        return self.mask.abs().sum((1, 2))
 
     @torch.no_grad()
     def project(self) -> None:
+        masks = self.mask if self.values is None else self.values
         if self.options.nonnegative_masks:
-            self.mask.clamp_(min=0.0)
+            masks.clamp_(min=0.0)
         if self.map_shape[0] == 1:
             return
         if self.options.nonnegative_features:
@@ -80,7 +104,7 @@ class FactorizedReadout(Readout):
             norms = self.weights.norm(dim=1, keepdim=True)  # (n_neurons, 1)
             norms[norms == 0] = 1.0  # weights that are all 0 stay; the mask must not die with them
             self.weights.div_(norms)
-            self.mask.mul_(norms.unsqueeze(2))
+            masks.mul_(norms.unsqueeze(2) if self.support is None else norms[self.support.rows, 0])
 
     def masks(self) -> Tensor:
         return self.mask.detach()

@@ -12,6 +12,10 @@ from whatwhere.location_posterior import blur, features_at_places
 from whatwhere.noise_models import NOISE_MODELS, NoiseModel
 from whatwhere.penalties import mean_l1
 from whatwhere.readouts.base import Readout, Start, draw_features, factorized_product, mask_positions
+from whatwhere.readouts.support import sparse_support, supported_product
+
+_LEFT_OUT = 1e-6
+"""Of a mask, which sums to one, at most what pixels that are hardly possible have together; they are not read."""
 
 
 class PosteriorReadout(Readout):
@@ -64,6 +68,9 @@ class PosteriorReadout(Readout):
     def forward(self, maps: Tensor) -> Tensor:  # (n_images, K, h, w)
         if self.training and self.options.sampled:
             return (self._drawn(maps) * self.weights.T).sum(1)  # (n_images, n_neurons)
+        support = None if self.training else sparse_support(self.mask.flatten(1), _LEFT_OUT / self.mask[0].numel())
+        if support is not None:
+            return supported_product(support.gathered(self.mask), self.weights, maps, support)
         return factorized_product(self.mask.flatten(1), self.weights, maps)
 
     def _drawn(self, maps: Tensor) -> Tensor:

@@ -1,0 +1,121 @@
+"""Pooling over the support of sparse masks: the same numbers as with whole masks, forward and backward."""
+
+import numpy as np
+import pytest
+import torch
+
+from whatwhere.config import ReadoutOptions
+from whatwhere.readouts import FactorizedReadout, PosteriorReadout, support
+from whatwhere.readouts.base import factorized_product
+from whatwhere.readouts.support import DENSEST, Support, sparse_support, supported_product
+
+N_NEURONS, SHAPE, N_IMAGES = 7, (3, 9, 11), 5
+
+
+def sparse_masks(rng: np.random.Generator, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """(7, 99), up to five pixels of each neuron, of the last none."""
+    masks = torch.zeros(N_NEURONS, 99, dtype=dtype)
+    for neuron in range(N_NEURONS - 1):
+        at = torch.from_numpy(rng.choice(99, 1 + neuron % 5, replace=False))
+        masks[neuron, at] = torch.from_numpy(rng.normal(size=len(at))).to(dtype)
+    return masks
+
+
+def test_a_support_keeps_and_gives_back_what_is_there(rng: np.random.Generator) -> None:
+    masks = sparse_masks(rng)
+    where = Support.of(masks != 0)
+    values = where.gathered(masks)
+    assert len(values) == int((masks != 0).sum())
+    torch.testing.assert_close(where.masks(values).to_dense(), masks)
+    torch.testing.assert_close(where.transposed(values).to_dense(), masks.T)
+    torch.testing.assert_close(where.sums(values), masks.sum(1))
+    assert torch.equal(where.pattern(), masks != 0)
+    assert where.density == pytest.approx((masks != 0).double().mean().item())
+    filled = torch.full_like(masks, 7.0)
+    where.scatter_(filled, values)
+    torch.testing.assert_close(filled, torch.where(masks != 0, masks, 7.0))
+    left, right = torch.randn(N_NEURONS, 4, dtype=masks.dtype), torch.randn(99, 4, dtype=masks.dtype)
+    torch.testing.assert_close(where.products(left, right), where.gathered(left @ right.T))
+
+
+@pytest.mark.parametrize("n_features", [1, 3])
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_the_product_and_its_gradients_are_those_of_whole_masks(
+    n_features: int, at_once: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(support, "_MOST_NUMBERS", at_once * N_IMAGES * n_features)
+    masks = sparse_masks(rng)
+    maps = torch.from_numpy(rng.normal(size=(N_IMAGES, n_features, 9, 11)))
+    maps = maps.contiguous(memory_format=torch.channels_last).requires_grad_()
+    weights = torch.from_numpy(rng.normal(size=(N_NEURONS, n_features))).requires_grad_()
+    wanted = torch.from_numpy(rng.normal(size=(N_IMAGES, N_NEURONS)))
+    where = Support.of(masks != 0)
+    values = where.gathered(masks).requires_grad_()
+    found = supported_product(values, weights, maps, where)
+    gradients = torch.autograd.grad((found * wanted).sum(), (values, weights, maps))
+    whole = masks.clone().requires_grad_()
+    dense = factorized_product(whole, weights, maps)
+    expected = torch.autograd.grad((dense * wanted).sum(), (whole, weights, maps))
+    torch.testing.assert_close(found, dense)
+    torch.testing.assert_close(gradients[0], where.gathered(expected[0]))
+    torch.testing.assert_close(gradients[1:], expected[1:])
+    assert torch.autograd.gradcheck(lambda *of: supported_product(*of, where), (values, weights, maps), fast_mode=True)
+
+
+def test_only_sparse_masks_have_a_support(rng: np.random.Generator) -> None:
+    masks = torch.zeros(4, 160)
+    masks[:, : int(160 * DENSEST)] = 1.0
+    assert sparse_support(masks) is not None
+    masks[0, -1] = 0.5
+    assert sparse_support(masks) is None
+    found = sparse_support(masks, least=0.6)
+    assert found is not None
+    assert len(found.pixels) == 4 * int(160 * DENSEST)
+    nothing = sparse_support(torch.zeros(4, 160))
+    assert nothing is not None
+    maps = torch.from_numpy(rng.normal(size=(2, 3, 10, 16))).float()
+    assert (supported_product(torch.zeros(0), torch.ones(4, 3), maps, nothing) == 0).all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_restricted_readout_reads_the_same(training: bool, rng: np.random.Generator) -> None:
+    readout = FactorizedReadout(N_NEURONS, SHAPE, ReadoutOptions(feature_norm="unit", nonnegative_features=True))
+    masks = sparse_masks(rng, torch.float32)
+    maps = torch.from_numpy(rng.normal(size=(N_IMAGES, *SHAPE))).float()
+    with torch.no_grad():
+        readout.mask.copy_(masks.view_as(readout.mask))
+        readout.weights.copy_(torch.from_numpy(rng.normal(size=(N_NEURONS, 3))))
+    expected = factorized_product(masks, readout.weights, maps)
+    readout.train(training)
+    torch.testing.assert_close(readout(maps), expected, rtol=1e-5, atol=1e-6)
+    where = Support.of(masks != 0)
+    strengths = {"mask_l1": 0.3, "feature_l1": 0.2, "product_l1": 0.1}
+    (_, whole), (_, features) = readout.shrunken(strengths)
+    readout.restrict(where, where.gathered(masks))
+    torch.testing.assert_close(readout(maps), expected, rtol=1e-5, atol=1e-6)
+    (values, some), (_, as_before) = readout.shrunken(strengths)
+    assert values is readout.values
+    torch.testing.assert_close(some, whole.flatten()[where.rows])
+    torch.testing.assert_close(as_before, features)
+    readout.project()
+    restricted = where.masks(readout.values).to_dense()
+    other = FactorizedReadout(N_NEURONS, SHAPE, readout.options)
+    with torch.no_grad():
+        other.mask.copy_(masks.view_as(other.mask))
+        other.weights.copy_(torch.from_numpy(np.random.default_rng(0).normal(size=(N_NEURONS, 3))))
+    with torch.no_grad():
+        scale = readout.weights.norm(dim=1)
+    torch.testing.assert_close(scale[scale > 0], torch.ones(int((scale > 0).sum())))
+    readout.restrict(None, None)
+    assert torch.equal(readout.mask.detach().flatten(1), masks), "the parameter waits"
+    assert not torch.equal(restricted, masks)
+
+
+def test_a_certain_posterior_is_read_where_it_is(rng: np.random.Generator) -> None:
+    readout = PosteriorReadout(4, SHAPE, ReadoutOptions(start="features", nonlinearity="relu")).eval()
+    odds = torch.from_numpy(300 * rng.normal(size=(4, 1, 9, 11))).float()
+    readout.set_posterior(torch.softmax(odds.flatten(1), 1).view(4, 1, 9, 11))
+    maps = torch.from_numpy(rng.normal(size=(N_IMAGES, *SHAPE))).float()
+    assert sparse_support(readout.mask.flatten(1), 1e-6 / 99) is not None
+    expected = factorized_product(readout.mask.flatten(1), readout.weights, maps)
+    torch.testing.assert_close(readout(maps), expected, rtol=1e-5, atol=1e-5)
