@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from workloads import Workload, make_model
 
 from whatwhere.model import Model
+from whatwhere.readouts.support import Support
 from whatwhere.training import backpropagate
 
 TOLERANCE = 1e-4
@@ -25,7 +26,7 @@ class Pair:
 @torch.no_grad()
 def make_pair(workload: Workload) -> Pair:
     """Both models; the values are handed over parameter by parameter, in their common order."""
-    pair = Pair(make_model(workload), MODELS[workload.number]())
+    pair = Pair(make_model(workload), MODELS[workload.name]())
     for ours, plain in zip(*_in_order(pair), strict=True):
         plain.copy_(ours.view_as(plain))
     return pair
@@ -42,14 +43,37 @@ def differences(workload: Workload, images: Tensor, responses: Tensor, dtype: to
     images, responses = images[:n_images].to(dtype), responses[:n_images].to(dtype)
     pair = make_pair(workload)
     ours, plain = pair.ours.to(dtype).train(), pair.plain.to(dtype).train()
+    if workload.support is not None:
+        _restrict(ours)
     loss = backpropagate(ours, images, responses)
     plain_loss, penalty = plain.loss(plain(images), responses)
-    (plain_loss + penalty).backward()
+    (plain_loss if workload.options.training.proximal else plain_loss + penalty).backward()
     gradients = [
-        ((a.grad.view_as(b) - b.grad).abs().max() / b.grad.abs().max()).item()
-        for a, b in zip(*_in_order(pair), strict=True)
+        ((a - b.grad.view_as(a)).abs().max() / b.grad.abs().max()).item()
+        for a, b in zip(_gradients(pair), _in_order(pair)[1], strict=True)
     ]
     return abs(loss.item() / plain_loss.item() - 1), max(gradients)
+
+
+def _restrict(model: Model) -> None:
+    """From here on the model reads what its masks hold."""
+    mask = model.readout.mask.detach().flatten(1)
+    support = Support.of(mask != 0)
+    model.readout.restrict(support, support.gathered(mask).requires_grad_())
+
+
+def _gradients(pair: Pair) -> list[Tensor]:
+    """Of our parameters, in their common order; of masks read on their support, plain's own elsewhere."""
+    ours, plain = _in_order(pair)
+    readout = pair.ours.readout
+    found = []
+    for a, b in zip(ours, plain, strict=True):
+        gradient = a.grad
+        if a is readout.mask and readout.support is not None:
+            gradient = b.grad.clone()
+            readout.support.scatter_(gradient, readout.values.grad)
+        found.append(gradient.view_as(a))
+    return found
 
 
 def _in_order(pair: Pair) -> tuple[list[Tensor], list[Tensor]]:

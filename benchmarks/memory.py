@@ -24,9 +24,9 @@ _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
 
-def peak_in_own_process(number: int, implementation: str, threads: int) -> float:
+def peak_in_own_process(name: str, implementation: str, threads: int) -> float:
     """Peak in MiB of one implementation of a workload: the median of a few fresh processes."""
-    command = [sys.executable, __file__, str(number), implementation, str(threads)]
+    command = [sys.executable, __file__, name, implementation, str(threads)]
     environment = {**os.environ, **_GIVE_BACK}
     return median(
         float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout)
@@ -34,12 +34,12 @@ def peak_in_own_process(number: int, implementation: str, threads: int) -> float
     )
 
 
-def _peak(number: int, implementation: str) -> float:
-    workload = workloads.WORKLOADS[number]
+def _peak(name: str, implementation: str) -> float:
+    workload = workloads.WORKLOADS[name]
     images, responses = workloads.make_data(workload)
     before = _reset_peak()
     if implementation == "plain":
-        step = plain.step_of(plain.MODELS[number](), images, responses, workload.options.training.batch_size)
+        step = plain.step_of(plain.MODELS[name](), images, responses, workload.options.training.batch_size)
     else:
         step = workloads.step_of(workloads.make_model(workload), images, responses)
     for _ in range(N_STEPS):
@@ -64,4 +64,4 @@ def _peak_mib() -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[3]))
-    print(_peak(int(sys.argv[1]), sys.argv[2]))
+    print(_peak(sys.argv[1], sys.argv[2]))

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SPARSE_L1 = 1.0
+
 
 def batch_norm(n_maps: int, shift: bool) -> nn.BatchNorm2d:
     """Unit variance; with a shift, PyTorch's own layer with its scale frozen at 1 (faster than adding the shift)."""
@@ -53,21 +55,22 @@ class OneKernel(nn.Module):
 
 
 class ThreeLayers(nn.Module):
-    """Workload 2."""
+    """Workloads 2 and 5; and with a penalty, 5s."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_maps_last: int = 4, n_neurons: int = 1000, strength: float = 0.0) -> None:
         super().__init__()
+        self.strength = strength
         layers: list[nn.Module] = []
-        for n_inputs, n_maps in ((3, 32), (32, 64), (64, 4)):
+        for n_inputs, n_maps in ((3, 32), (32, 64), (64, n_maps_last)):
             layers += [nn.Conv2d(n_inputs, n_maps, 5, bias=False), batch_norm(n_maps, shift=True), nn.ReLU()]
         self.core = nn.Sequential(*layers)
-        self.readout = FactorizedReadout(1000, 4, 32 * 32)
+        self.readout = FactorizedReadout(n_neurons, n_maps_last, 32 * 32)
 
     def forward(self, images: Tensor) -> Tensor:
         return F.relu(self.readout(self.core(images)))
 
     def loss(self, predictions: Tensor, responses: Tensor) -> tuple[Tensor, Tensor]:
-        return F.mse_loss(predictions, responses), torch.zeros(())
+        return F.mse_loss(predictions, responses), mask_and_feature_l1(self.readout, self.strength)
 
 
 class PublishedV1(nn.Module):
@@ -98,11 +101,19 @@ class PublishedV1(nn.Module):
         return F.poisson_nll_loss(predictions, responses, log_input=False, eps=1e-5), penalty
 
 
-class SeparableLayers(nn.Module):
-    """Workload 4."""
+def mask_and_feature_l1(readout: FactorizedReadout, strength: float) -> Tensor:
+    """Both L1 norms, averaged over neurons."""
+    if not strength:
+        return torch.zeros(())
+    return strength * (readout.mask.abs().sum(1).mean() + readout.weights.abs().sum(1).mean())
 
-    def __init__(self) -> None:
+
+class SeparableLayers(nn.Module):
+    """Workload 4; and with a penalty, 4s."""
+
+    def __init__(self, strength: float = 0.0) -> None:
         super().__init__()
+        self.strength = strength
         layers: list[nn.Module] = [nn.Conv2d(1, 64, 9, padding=4, bias=False), batch_norm(64, shift=True)]
         for _ in range(3):
             layers += [
@@ -118,10 +129,19 @@ class SeparableLayers(nn.Module):
         return F.softplus(self.readout(self.core(images)))
 
     def loss(self, predictions: Tensor, responses: Tensor) -> tuple[Tensor, Tensor]:
-        return F.poisson_nll_loss(predictions, responses, log_input=False, eps=1e-5), torch.zeros(())
+        loss = F.poisson_nll_loss(predictions, responses, log_input=False, eps=1e-5)
+        return loss, mask_and_feature_l1(self.readout, self.strength)
 
 
-MODELS: dict[int, type[nn.Module]] = {1: OneKernel, 2: ThreeLayers, 3: PublishedV1, 4: SeparableLayers}
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "1": OneKernel,
+    "2": ThreeLayers,
+    "3": PublishedV1,
+    "4": SeparableLayers,
+    "4s": lambda: SeparableLayers(SPARSE_L1),
+    "5": lambda: ThreeLayers(128, 8192),
+    "5s": lambda: ThreeLayers(128, 8192, SPARSE_L1),
+}
 
 
 def step_of(model: nn.Module, images: Tensor, responses: Tensor, batch_size: int) -> Callable[[], None]:

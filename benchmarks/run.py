@@ -30,11 +30,11 @@ def main() -> int:
     print(f"{'workload':<9}{'whatwhere':>12}{'plain':>12}{'ratio':>8}{'whatwhere':>12}{'plain':>10}   rounds")
     print(f"{'':<9}{'ms/step':>12}{'ms/step':>12}{'':>8}{'peak MiB':>12}{'peak MiB':>10}   quiet/all")
     rows: list[dict[str, Any]] = []
-    for number in options.workloads:
-        new = _run(WORKLOADS[number], options, watch)
+    for name in options.workloads:
+        new = _run(WORKLOADS[name], options, watch)
         rows += [{**row, "machine": machine, "versions": _versions()} for row in new]
         if not max(new[0]["loss_difference"], new[0]["gradient_difference"]) <= TOLERANCE:
-            print(f"workload {number}: loss or gradients differ from plain PyTorch's by more than {TOLERANCE}")
+            print(f"workload {name}: loss or gradients differ from plain PyTorch's by more than {TOLERANCE}")
             return 1
     options.out.write_text(json.dumps(rows, indent=2) + "\n")
     print(f"written to {options.out}")
@@ -48,10 +48,10 @@ def _run(workload: Workload, options: argparse.Namespace, watch: Watch) -> list[
     loss_float64, gradients_float64 = differences(workload, images, responses, torch.float64)
     n_steps = options.steps or workload.steps
     timing = measure(workload, make_pair(workload), images, responses, watch, options.rounds, n_steps)
-    peaks = {name: peak_in_own_process(workload.number, name, options.threads) for name in IMPLEMENTATIONS}
+    peaks = {name: peak_in_own_process(workload.name, name, options.threads) for name in IMPLEMENTATIONS}
     rows = [
         {
-            "workload": workload.number,
+            "workload": workload.name,
             "implementation": name,
             "ms_per_step": round(timing.ms(name), 3),
             "ratio": round(timing.ms(name) / timing.ms("plain"), 4),
@@ -87,7 +87,7 @@ def _print_line(rows: list[dict[str, Any]], timing: Timing) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A training step of whatwhere beside plain PyTorch.")
     parser.add_argument(
-        "--workloads", type=int, nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="which (default: all)"
+        "--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="which (default: all)"
     )
     parser.add_argument("--rounds", type=int, default=5, help="undisturbed rounds wanted of each workload (5)")
     parser.add_argument("--steps", type=int, help="steps of a round (default: as many as take about a second)")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 
 import plain
 import workloads
@@ -20,7 +20,7 @@ _MOST_SECONDS = 75.0
 
 @dataclass(frozen=True)
 class Round:
-    """Steps of both in turn: the median milliseconds per step of each, and what else the machine did meanwhile."""
+    """Steps of both in turn: the mean milliseconds per step of each, and what else the machine did meanwhile."""
 
     ms: dict[str, float]
     load: Load
@@ -68,19 +68,21 @@ def measure(
     while len(timing.quiet) < n_rounds and len(timing.rounds) < _MOST_REPEATS * n_rounds:
         if timing.rounds and time.monotonic() - start > _MOST_SECONDS:
             break
-        timing.rounds.append(_round(steps, watch, n_steps))
+        timing.rounds.append(_round(steps, watch, n_steps, workload.plain_every))
     return timing
 
 
-def _round(steps: dict[str, Callable[[], None]], watch: Watch, n_steps: int) -> Round:
+def _round(steps: dict[str, Callable[[], None]], watch: Watch, n_steps: int, plain_every: int) -> Round:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
 
     def turns() -> None:
-        for _ in range(n_steps):
+        for number in range(n_steps):
             for name, step in steps.items():
+                if name == "plain" and number % plain_every:
+                    continue
                 start = time.perf_counter()
                 step()
                 seconds[name].append(time.perf_counter() - start)
 
     load = watch.run(turns)
-    return Round({name: median(each) * 1e3 for name, each in seconds.items()}, load)
+    return Round({name: mean(each) * 1e3 for name, each in seconds.items()}, load)

@@ -1,7 +1,7 @@
-"""The four workloads: options of the model, sizes, data, and the step that a fit repeats."""
+"""The workloads: options of the model, sizes, data, and the step that a fit repeats."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,22 +12,31 @@ from whatwhere.readouts import Start
 from whatwhere.training import Trainer, TrainingData
 
 N_BATCHES = 4
+SUPPORT = 25  # pixels
+SPARSE_L1 = 1.0
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One model on data of one size; `steps`: how many make a round of a second or more."""
+    """One model on data of one size.
 
-    number: int
+    - `steps`: how many make a round of a second or more; of plain PyTorch, which takes every step alike, one in
+      `plain_every`
+    - `support`: pixels that each mask holds, the rest are 0; None: all
+    """
+
+    name: str
     description: str
     options: ModelOptions
     shapes: Shapes
     steps: int
+    plain_every: int = 1
+    support: int | None = None
 
 
 WORKLOADS = {
-    1: Workload(
-        1,
+    "1": Workload(
+        "1",
         "48x48x1, one 17x17 kernel, identity, squared error, mask L1, 1,000 neurons, batch 256",
         ModelOptions(
             core=CoreOptions(
@@ -40,8 +49,8 @@ WORKLOADS = {
         Shapes(n_channels=1, height=48, width=48, n_neurons=1000),
         steps=10,
     ),
-    2: Workload(
-        2,
+    "2": Workload(
+        "2",
         "44x44x3, 5x5 kernels 32-64-4, ReLU, batch norm with shift, squared error, 1,000 neurons, batch 64",
         ModelOptions(
             core=CoreOptions(
@@ -57,8 +66,8 @@ WORKLOADS = {
         Shapes(n_channels=3, height=44, width=44, n_neurons=1000),
         steps=4,
     ),
-    3: Workload(
-        3,
+    "3": Workload(
+        "3",
         "31x31x1, 13-3-3 kernels of 48 maps, softplus, Poisson, smoothness, group sparsity, product L1, 103 neurons,"
         " batch 256",
         ModelOptions(
@@ -76,8 +85,8 @@ WORKLOADS = {
         Shapes(n_channels=1, height=31, width=31, n_neurons=103),
         steps=4,
     ),
-    4: Workload(
-        4,
+    "4": Workload(
+        "4",
         "36x64x1, 9x9 then three depth-separable 7x7 layers of 64 maps, same padding, ELU, Poisson, 5,335 neurons,"
         " batch 64",
         ModelOptions(
@@ -94,12 +103,53 @@ WORKLOADS = {
         Shapes(n_channels=1, height=36, width=64, n_neurons=5335),
         steps=2,
     ),
+    "5": Workload(
+        "5",
+        "44x44x3, 5x5 kernels 32-64-128, ReLU, batch norm with shift, squared error, 8,192 neurons, batch 64",
+        ModelOptions(
+            core=CoreOptions(
+                kernel_sizes=(5, 5, 5),
+                n_maps=(32, 64, 128),
+                padding="valid",
+                nonlinearity="relu",
+                last_nonlinearity="relu",
+            ),
+            readout=ReadoutOptions(nonlinearity="relu"),
+            training=TrainingOptions(loss="squared", learning_rate=1e-3, batch_size=64),
+        ),
+        Shapes(n_channels=3, height=44, width=44, n_neurons=8192),
+        steps=2,
+    ),
 }
+
+
+def _sparse(workload: Workload) -> Workload:
+    """The same with masks of few pixels, kept so by a penalty; a round has a fit's mixture of steps."""
+    options = replace(
+        workload.options,
+        readout=replace(workload.options.readout, feature_norm="unit"),
+        penalties=PenaltyOptions(mask_l1=SPARSE_L1, feature_l1=SPARSE_L1),
+        training=replace(workload.options.training, proximal=True),
+    )
+    description = f"{workload.description}; masks of {SUPPORT} pixels, L1 of masks and feature weights"
+    every = options.training.whole_every
+    return replace(
+        workload,
+        name=f"{workload.name}s",
+        description=description,
+        options=options,
+        steps=every,
+        plain_every=every // 2,
+        support=SUPPORT,
+    )
+
+
+WORKLOADS |= {f"{name}s": _sparse(WORKLOADS[name]) for name in ("4", "5")}
 
 
 def make_data(workload: Workload) -> tuple[Tensor, Tensor]:
     """Images (n, C, H, W) of white noise and responses (n, n_neurons) of 0 or more, enough for `N_BATCHES` batches."""
-    generator = torch.Generator().manual_seed(workload.number)
+    generator = torch.Generator().manual_seed(int(workload.name[0]))
     shapes, n_images = workload.shapes, N_BATCHES * workload.options.training.batch_size
     images = torch.empty(n_images, shapes.n_channels, shapes.height, shapes.width).normal_(generator=generator)
     responses = torch.empty(n_images, shapes.n_neurons).exponential_(generator=generator)
@@ -114,6 +164,10 @@ def make_model(workload: Workload) -> Model:
     model.core.initialize(generator)
     peaks = torch.randint(model.readout.mask[0].numel(), (workload.shapes.n_neurons,), generator=generator)
     model.readout.initialize(Start(peaks, torch.ones(len(peaks)), 0.001), generator)
+    if workload.support is not None:
+        masks = model.readout.mask.flatten(1)
+        level = torch.rand(masks.shape, generator=generator)
+        masks[level > level.kthvalue(workload.support, 1, keepdim=True).values] = 0.0
     return model
 
 

@@ -193,7 +193,9 @@ def report_fig4(results: GridResults) -> Report:
         " of the sum of a neuron's weights, 1 where a neuron reads one kernel alone.",
     )
     options = results.asked
+    start = "Kernels, places and feature weights start from types that the neurons' averages fall into (k-means)."
     differs = [
+        *([start] if options["typed_start"] else []),
         f"Images of {options['image_size'][0]} x {options['image_size'][1]} pixels; the paper has 48 x 48.",
         f"Learning rate {options['learning_rate']:g} for the paper's 0.001, and the first {options['patience_from']:,}"
         " steps do not count as without progress.",
