@@ -54,7 +54,10 @@ def test_an_epoch_shows_every_image_at_most_once_and_all_that_fill_batches(n_ima
     run = Trainer(model(batch_size=batch_size), data(n_images), seed=0)
     size = min(batch_size, n_images)
     n_batches = n_images // size
-    epochs = [torch.cat([run._rows(epoch * n_batches + batch) for batch in range(n_batches)]) for epoch in range(3)]
+    epochs = [
+        torch.cat([run.batches.of_step(epoch * n_batches + batch)[0] for batch in range(n_batches)])
+        for epoch in range(3)
+    ]
     for rows in epochs:
         assert len(rows) == n_batches * size
         assert len(rows.unique()) == len(rows)
@@ -174,7 +177,7 @@ def test_the_losses_told_are_averages_without_penalties(monkeypatch: pytest.Monk
 def test_a_step_is_adams_on_loss_and_penalty() -> None:
     """Against a plain loop with torch's unfused Adam."""
     fitted, plain, some = model(max_steps=6, check_every=6), model(), data(32)
-    rows = [Trainer(model(), some, seed=7)._rows(step) for step in range(6)]
+    rows = [Trainer(model(), some, seed=7).batches.of_step(step)[0] for step in range(6)]
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-2)
     plain.train()
     for chosen in rows:
@@ -200,7 +203,7 @@ def test_a_step_of_sgd_is_torchs_with_that_momentum(momentum: float) -> None:
     plain.train()
     fitted.train()
     for step in range(6):
-        chosen = Trainer(model(), some, seed=7)._rows(step)
+        chosen = Trainer(model(), some, seed=7).batches.of_step(step)[0]
         optimizer.zero_grad()
         predictions = plain(some.images[chosen])
         penalty = plain.penalty(plain.options.penalties, predictions)

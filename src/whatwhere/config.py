@@ -257,6 +257,11 @@ class TrainingOptions:
     refit: bool = _option(
         False, "at last, fit to training and validation images together, for as many steps as were best on the latter"
     )
+    memory_gib: Positive = _option(
+        4.0,
+        "GiB that training images may take (as float32): where they would take more, they are read as they are needed,"
+        " and each epoch has an order that a disk can follow",
+    )
     precision: Literal["float32", "bf16"] = _option("float32", "bf16 computes the forward pass in bfloat16")
     checkpoint_seconds: Annotated[float, Field(ge=0)] = _option(30.0, "between checkpoints, where a folder is given")
 

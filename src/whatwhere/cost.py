@@ -58,8 +58,8 @@ def estimate_memory(model: Model, data: TrainingData) -> int:
 
     Where places are inferred, the posterior and its best copy too, and the inference's own where that is more.
     """
-    tensors = (data.images, data.responses, data.validation_images, data.validation_responses)
-    data_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    parts = (data.images, data.responses, data.validation_images, data.validation_responses)
+    data_bytes = sum(part.nbytes for part in parts)
     parameter_bytes = sum(parameter.numel() for parameter in model.parameters()) * 4
     parameters = 7 * parameter_bytes  # value, gradient, two moments; the best value and its two moments
     batch = min(model.options.training.batch_size, len(data.images))

@@ -5,6 +5,8 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
+from whatwhere.stored_images import Images
+
 _CHUNK = 1024
 _NUMBERS = 2**22
 """Of maps that are transformed at once."""
@@ -13,7 +15,7 @@ _RIDGE = 10.0
 """Power that decorrelation adds to every frequency, relative to the mean power of the images."""
 
 
-def spike_triggered_averages(images: Tensor, responses: Tensor) -> Tensor:
+def spike_triggered_averages(images: Images, responses: Tensor) -> Tensor:
     """STA_n = mean_b (y_bn - mean y_n) (x_b - mean x): (n_neurons, n_channels, height, width).
 
     images: (n_images, n_channels, height, width), float; responses: (n_images, n_neurons). The result has the units
@@ -21,7 +23,7 @@ def spike_triggered_averages(images: Tensor, responses: Tensor) -> Tensor:
     """
     means = images.mean(0).flatten()
     centred = responses - responses.mean(0)
-    total = images.new_zeros(responses.shape[1], means.numel())
+    total = responses.new_zeros(responses.shape[1], means.numel())
     for start in range(0, len(images), _CHUNK):
         chunk = images[start : start + _CHUNK].flatten(1) - means
         total.addmm_(centred[start : start + _CHUNK].T, chunk)

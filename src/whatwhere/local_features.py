@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from whatwhere.location_posterior import FeatureMoments, constant_noise_evidence
+from whatwhere.stored_images import Images
 
 _ORDERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 """Of the derivatives, along rows and columns."""
@@ -90,7 +91,7 @@ class LocalFit(NamedTuple):
 
 
 def fit_local_features(
-    images: Tensor,
+    images: Images,
     responses: Tensor,
     map_size: tuple[int, int],
     offset: tuple[float, float],

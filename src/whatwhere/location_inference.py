@@ -30,6 +30,7 @@ from whatwhere.noise_models import NOISE_MODELS, NoiseModel, choose_noise, fit_n
 from whatwhere.normal_hierarchy import shrunken
 from whatwhere.readouts import PosteriorReadout
 from whatwhere.recentring import recentre
+from whatwhere.stored_images import Images
 
 _DRAWS = 4  # places drawn of each neuron to estimate weights and noise
 _MOST_NUMBERS = 2**25  # held at once
@@ -62,7 +63,7 @@ def is_due(model: Model, step: int) -> bool:
 
 
 @torch.no_grad()
-def locate(model: Model, images: Tensor, responses: Tensor, step: int, seed: int) -> None:
+def locate(model: Model, images: Images, responses: Tensor, step: int, seed: int) -> None:
     """Weights, noise and posterior from all training images, core frozen; the model's mode is left as it was.
 
     images (n_images, C, H, W), responses (n_images, n_neurons), in the units of the fit. With an identity output the
@@ -88,7 +89,7 @@ def locate(model: Model, images: Tensor, responses: Tensor, step: int, seed: int
     model.train(training)
 
 
-def _renew_local_evidence(model: Model, images: Tensor, responses: Tensor) -> None:
+def _renew_local_evidence(model: Model, images: Images, responses: Tensor) -> None:
     """What the fixed bank of features says of the places once the noise is known, which is made constant."""
     readout = model.readout
     assert isinstance(readout, PosteriorReadout)
@@ -98,13 +99,13 @@ def _renew_local_evidence(model: Model, images: Tensor, responses: Tensor) -> No
     readout.set_local_evidence(found.evidence, renewed=True)
 
 
-def settle(model: Model, images: Tensor, responses: Tensor, seed: int) -> None:
+def settle(model: Model, images: Images, responses: Tensor, seed: int) -> None:
     """`locate` as at the end of annealing: the posterior then is the one under the model's final core."""
     options = model.options.readout
     locate(model, images, responses, options.locate_from + max(options.anneal_steps, 2 * options.locate_every), seed)
 
 
-def log_evidence(model: Model, images: Tensor, responses: Tensor, prior: tuple[Tensor, Tensor] | None = None) -> Tensor:
+def log_evidence(model: Model, images: Images, responses: Tensor, prior: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """(n_neurons, n_widths * h * w). prior: mean (K + 1,) and covariance of weights and bias over neurons.
 
     Of one feature, whose weight is solved for, that weight is integrated out under the neurons' own prior. Otherwise,
@@ -206,7 +207,7 @@ def _cross_products(model: Model, batches: Iterable[Tensor], centred: Tensor) ->
     return torch.cat([blur_places(maps, width).view_as(cross) for width in widths])
 
 
-def _feature_batches(model: Model, images: Tensor) -> Iterable[Tensor]:
+def _feature_batches(model: Model, images: Images) -> Iterable[Tensor]:
     """The features at every place, a batch at a time: (n_images, K, n_widths * h * w), places first in memory.
 
     They are kept where they are few, and computed anew by each loop over them otherwise.
@@ -234,7 +235,7 @@ def location_memory(model: Model, n_images: int) -> int:
 @dataclass(frozen=True)
 class _FeatureBatches:
     model: Model
-    images: Tensor
+    images: Images
 
     def __iter__(self) -> Iterator[Tensor]:
         options = self.model.options

@@ -24,12 +24,16 @@ from whatwhere.location_posterior import posterior
 from whatwhere.neuron_types import align_types, codes_to_types, framed, start_features
 from whatwhere.penalties import weighted_sum
 from whatwhere.readouts import READOUTS, PosteriorReadout, Start
+from whatwhere.stored_images import Images
 
 SHRUNKEN = ("mask_l1", "feature_l1", "product_l1")
 """Penalties of readouts that proximal steps take; the core's group penalty is split, see `Core.group_sparsity`."""
 
 _MOST_IMAGES = 2048
 """Images that the initial biases and statistics are computed from."""
+
+_MOST_JUDGED = 8192
+"""Images that initial amplitudes are computed from."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ def _check_scale(strengths: dict[str, float]) -> None:
 
 
 @torch.no_grad()
-def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> None:
+def initialize(model: Model, images: Images, responses: Tensor, seed: int) -> None:
     """Sets every parameter from the data: kernels, masks at the peaks of the decorrelated averages, biases.
 
     images: (n_images, C, H, W), responses: (n_images, n_neurons), training part alone, in the units of the fit.
@@ -216,7 +220,8 @@ def initialize(model: Model, images: Tensor, responses: Tensor, seed: int) -> No
             peaks, features = start_types(model, seen, peaks, seed)
     positions = np.stack(np.unravel_index(peaks.cpu().numpy(), map_size), 1) + np.floor(offset).astype(int)
     reach = max(options.core.layers()[0].kernel_size) // 2
-    amplitudes = signal_std(images, responses, averages, positions, reach)
+    judged = spread(images, _MOST_JUDGED), spread(responses, _MOST_JUDGED)
+    amplitudes = signal_std(*judged, averages, positions, reach)
     model.readout.initialize(Start(peaks, amplitudes, options.readout.mask_noise, features), generator)
     if isinstance(model.readout, PosteriorReadout):
         start_places(model, scores, evidence)
@@ -274,9 +279,9 @@ def start_places(model: Model, scores: Tensor | None, evidence: Tensor | None = 
     readout.set_posterior(probabilities)
 
 
-def spread(images: Tensor, most: int) -> Tensor:
-    """At most `most` images, evenly from the first to the last: a recording may begin unlike it goes on."""
-    return images[torch.linspace(0, len(images) - 1, min(most, len(images)), device=images.device).long()]
+def spread(rows: Images, most: int) -> Tensor:
+    """At most `most` rows, evenly from the first to the last: a recording may begin unlike it goes on."""
+    return rows[torch.linspace(0, len(rows) - 1, min(most, len(rows)), device=rows.device).long()]
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from whatwhere.model import Model
+from whatwhere.stored_images import joined
 from whatwhere.training import Check, Trainer, TrainingData
 
 
@@ -28,7 +29,7 @@ def steps_at_each_rate(history: Sequence[Check]) -> list[int]:
 def all_images(data: TrainingData) -> TrainingData:
     """Training and validation images as training images, and the validation images still to look at."""
     return TrainingData(
-        torch.cat([data.images, data.validation_images]),
+        joined(data.images, data.validation_images),
         torch.cat([data.responses, data.validation_responses]),
         data.validation_images,
         data.validation_responses,

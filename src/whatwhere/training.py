@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from whatwhere.active_set import ActiveSet
+from whatwhere.batches import Batches, mixed_seed
 from whatwhere.checks import some_of
 from whatwhere.config import TrainingOptions
 from whatwhere.errors import RunError, TrainingError
@@ -19,6 +20,7 @@ from whatwhere.model import Model
 from whatwhere.proximal import shrink
 from whatwhere.readouts import FactorizedReadout, PosteriorReadout
 from whatwhere.storage import read_tensors, write_tensors
+from whatwhere.stored_images import Images
 
 CHECKPOINT = "whatwhere-checkpoint"
 CHECKPOINT_VERSION = 1
@@ -33,11 +35,11 @@ OPTIMIZERS: dict[str, Callable[[Sequence[Tensor], TrainingOptions], torch.optim.
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Tensors on the device, in the units of the fit: images (n, C, H, W), responses (n, n_neurons)."""
+    """In the units of the fit, on the device: images (n, C, H, W), which may be stored, responses (n, n_neurons)."""
 
-    images: Tensor
+    images: Images
     responses: Tensor
-    validation_images: Tensor
+    validation_images: Images
     validation_responses: Tensor
     fingerprint: str = ""
     """Names the data, so that a run is resumed with the very same."""
@@ -150,9 +152,7 @@ class Trainer:
         self.schedule = Schedule()
         self.best: dict[str, Tensor] = {}
         self.training_loss = torch.zeros((), device=data.images.device)
-        self.batch_size = min(self.options.batch_size, len(data.images))
-        self.batches = len(data.images) // self.batch_size
-        self.order: Tensor | None = None
+        self.batches = Batches(data.images, self.options.batch_size, seed)
         self.earlier_seconds = 0.0
         self.started = self.saved = time.monotonic()
         self.saved_step: int | None = None
@@ -172,6 +172,7 @@ class Trainer:
                 self._save_checkpoint()
         self._save_checkpoint()
         self._load(self.best)
+        self.batches.close()
         if self.active is not None:
             self.active.end()
         self.model.eval()
@@ -182,15 +183,15 @@ class Trainer:
         """One batch: gradient of loss and penalties, the optimiser's update, proximal step, projection."""
         if self.active is not None:
             self.active.choose(whole=self.schedule.step % self.options.whole_every == 0)
-        rows = self._rows(self.schedule.step)
-        self.model.readout.step_seed = _mix(self.seed, -1 - self.schedule.step)  # below 0, where no epoch is
+        rows, images = self.batches.of_step(self.schedule.step)
+        self.model.readout.step_seed = mixed_seed(self.seed, -1 - self.schedule.step)  # below 0, where no epoch is
         if is_due(self.model, self.schedule.step):
             seed = self.model.readout.step_seed ^ 1  # another stream than the step's own draws
             locate(self.model, self.data.images, self.data.responses, self.schedule.step, seed)
         optimizers = [self.optimizer, *([] if self.active is None else self.active.optimizers())]
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.training_loss += backpropagate(self.model, self.data.images[rows], self.data.responses[rows])
+        self.training_loss += backpropagate(self.model, images, self.data.responses[rows])
         for optimizer in optimizers:
             optimizer.step()
         if self.options.proximal:
@@ -208,15 +209,7 @@ class Trainer:
     def settle(self) -> None:
         """Where neurons look under the final parameters, where that is inferred: it was last done some steps before."""
         if isinstance(self.model.readout, PosteriorReadout):
-            settle(self.model, self.data.images, self.data.responses, _mix(self.seed, -1))
-
-    def _rows(self, step: int) -> Tensor:
-        """The images of a step: every epoch is a new permutation, drawn from the seed and the epoch's number."""
-        epoch, batch = divmod(step, self.batches)
-        if batch == 0 or self.order is None:
-            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
-            self.order = torch.randperm(len(self.data.images), generator=generator).to(self.data.images.device)
-        return self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            settle(self.model, self.data.images, self.data.responses, mixed_seed(self.seed, -1))
 
     def _look(self) -> None:
         """Checks the validation loss and decides: keep going, go back and slow down, or stop."""
@@ -375,7 +368,3 @@ class Trainer:
             f" learning_rate below {self._rate():g}, precision='float32', or look for extreme values in images and"
             " responses."
         )
-
-
-def _mix(seed: int, number: int) -> int:
-    return (seed * 1_000_003 + number) % 2**63

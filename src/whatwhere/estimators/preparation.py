@@ -1,5 +1,6 @@
 """A recording made ready for a fit: standardised, scaled, on the device."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from whatwhere.errors import OptionError
 from whatwhere.estimators.base import constant_note, response_scale
 from whatwhere.recording import Recording
 from whatwhere.standardisation import Standardisation
+from whatwhere.stored_images import Images, StoredImages
 from whatwhere.training import TrainingData
 
 
@@ -32,18 +34,39 @@ def prepare(
     device: torch.device,
     fingerprint: str,
 ) -> Prepared:
-    """Standardises and scales by statistics of the training rows alone, and moves all to the device."""
+    """Standardises and scales by statistics of the training rows alone, and moves all to the device.
+
+    Images stay where they are if those of the training rows would take more than `training.memory_gib`.
+    """
     standardisation = Standardisation.fit(recording.images, options.preprocessing.standardize, rows=rows)
     scale = np.ones(recording.n_neurons, np.float32)
     if options.preprocessing.scale_responses:
         scale = response_scale(recording.responses[rows]).astype(np.float32)
 
-    def to_device(some: np.ndarray) -> tuple[Tensor, Tensor]:
-        images = standardisation.apply(recording.read_images(some))
-        return torch.from_numpy(images).to(device), torch.from_numpy(recording.responses[some] / scale).to(device)
+    memory = int(options.training.memory_gib * 2**30)
+    stored = 4 * len(rows) * math.prod(recording.image_shape) > memory
+
+    def to_device(some: np.ndarray) -> tuple[Images, Tensor]:
+        responses = recording.responses[some]  # a copy
+        responses /= scale
+        held = torch.from_numpy(responses).to(device)
+        if stored:
+            return StoredImages(recording.images, some, standardisation, device, memory), held
+        return torch.from_numpy(standardisation.apply(recording.read_images(some))).to(device), held
 
     data = TrainingData(*to_device(rows), *to_device(validation_rows), fingerprint)
-    return Prepared(data, standardisation, scale, (*recording.notes, *constant_note(recording)))
+    notes = (*recording.notes, *constant_note(recording))
+    if stored:
+        notes = (*notes, _note(recording, rows, options.training.memory_gib))
+    return Prepared(data, standardisation, scale, notes)
+
+
+def _note(recording: Recording, rows: np.ndarray, memory_gib: float) -> str:
+    needed = 4 * len(rows) * math.prod(recording.image_shape) / 2**30
+    return (
+        f"training images would take {needed:.1f} GiB, more than memory_gib={memory_gib:g}: they are read as they are"
+        " needed, in blocks of neighbours"
+    )
 
 
 def choose_device(name: str) -> torch.device:
