@@ -24,6 +24,7 @@ LEVELS = {
     **dict.fromkeys(["errors", "checks"], 0),
     **dict.fromkeys(["config", "metrics", "losses", "penalties", "rows", "files", "interrupts"], 1),
     **dict.fromkeys(["noise_models", "normal_hierarchy", "location_posterior"], 1),
+    **dict.fromkeys(["stored_images", "batches"], 2),
     **dict.fromkeys(["recording", "recording_parts", "standardisation", "heldout", "formats", "datasets"], 2),
     **dict.fromkeys(
         ["core", "readouts", "initialisation", "alignment", "local_features", "neuron_types", "presets"], 2

@@ -391,6 +391,7 @@ CHANGES = {
         "nonnegative_features": True,
         "feature_norm": "unit",
         "start": "features",
+        "hold_features": 9,
         "sta_smoothing": 0.0,
         "mask_noise": 0.1,
         "covariance": "isotropic",
@@ -421,6 +422,7 @@ CHANGES = {
         "learning_rate": 0.05,
         "proximal": True,
         "whole_every": 2,
+        "memory_gib": 1e-6,
         "batch_size": 20,
         "validation_fraction": 0.4,
         "check_every": 4,
@@ -445,6 +447,7 @@ COURSES: dict[str, tuple[type[CNN], dict]] = {
     "gaussian": (ww.GaussianCNN, PLAIN),
     "posterior": (ww.PosteriorCNN, POSTERIOR),
     "constant noise": (ww.PosteriorCNN, {**POSTERIOR, "readout": replace(POSTERIOR["readout"], noise="constant")}),
+    "types": (ww.FactorizedCNN, {**BASE, "readout": ww.ReadoutOptions(start="types")}),
     "proximal": (
         ww.FactorizedCNN,
         {
@@ -463,6 +466,7 @@ COURSE_OF = {  # options of some models or methods alone; masks need batch norma
     "prior_ridges": "constant noise",
     "refit": "posterior",
     "momentum": "sgd",
+    "hold_features": "types",
     "whole_every": "proximal",
 }
 

@@ -1,14 +1,18 @@
 """Codes of what neurons weigh around their places, and the types that they fall into."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from whatwhere.config import CoreOptions, ModelOptions, ReadoutOptions, TrainingOptions
 from whatwhere.core import Core, map_offset, receptive_field
 from whatwhere.errors import OptionError
 from whatwhere.model import Model, Shapes, check_options, initialize
 from whatwhere.neuron_types import align_types, codes_to_types, framed, window_codes
+from whatwhere.training import Trainer, TrainingData
 
 
 def test_codes_are_the_averages_around_their_places() -> None:
@@ -135,3 +139,35 @@ def test_types_that_nothing_could_read_are_refused() -> None:
     with pytest.raises(OptionError, match="start 'types' is for neurons with an output nonlinearity: with 'identity'"):
         check_options("posterior", chosen("types"))
     check_options("posterior", chosen("types", nonlinearity="relu"))
+
+
+@pytest.mark.parametrize("readout", ["factorized", "fixed-mask", "gaussian"])
+def test_held_feature_weights_keep_their_proportions_and_then_go_free(readout: str) -> None:
+    images, responses, _ = two_types(400)
+    options = chosen("types")
+    options = replace(options, readout=replace(options.readout, hold_features=6))
+    options = replace(options, training=replace(options.training, learning_rate=0.05, batch_size=50))
+    model = Model(readout, options, Shapes(2, 11, 14, 24))
+    initialize(model, images, responses, seed=0)
+    start = model.readout.feature_weights().clone()
+    trainer = Trainer(model, TrainingData(images, responses, images[:20], responses[:20]), seed=0)
+    model.train()
+
+    def turned() -> float:
+        return float((functional.cosine_similarity(model.readout.feature_weights(), start, dim=1) - 1).abs().max())
+
+    for _ in range(6):
+        trainer.step()
+        assert turned() < 1e-6
+    sizes = model.readout.feature_weights().norm(dim=1) / start.norm(dim=1)
+    assert ((sizes - 1).abs().max() > 0.01) or readout == "factorized", "what is held is the direction"
+    trainer.step()
+    assert turned() > 1e-4
+
+
+def test_holding_what_starts_from_no_types_is_refused() -> None:
+    for start, n_maps in (("average", 2), ("features", 1)):
+        options = chosen(start, n_maps, "relu")
+        options = replace(options, readout=replace(options.readout, hold_features=5))
+        with pytest.raises(OptionError, match=r"hold_features \(=5\) has nothing to act on: it is for feature weights"):
+            check_options("factorized", options)

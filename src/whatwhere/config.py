@@ -152,6 +152,11 @@ class ReadoutOptions:
         " kernel); features: places and types by a fixed bank of local features (edges, bars and colours, each of one"
         " contrast), which finds nonlinear neurons",
     )
+    hold_features: Annotated[int, Field(ge=0)] = _option(
+        0,
+        "steps, of start types or features: so long feature weights keep the proportions that they start with, and the"
+        " core learns what each type has in common",
+    )
     sta_smoothing: Annotated[float, Field(ge=0)] = _option(
         2.0,
         "pixels, but for start features: the Gaussian that smooths the squared, decorrelated average before its peak",

@@ -5,7 +5,7 @@ rare colour, hide from it; under these features they do not.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from whatwhere.location_posterior import FeatureMoments, constant_noise_evidence
+from whatwhere.neuron_types import codes_to_types
 from whatwhere.stored_images import Images
 
 _ORDERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
@@ -31,6 +32,8 @@ _RIDGE = 1.0
 """Of the weights that codes are made of, relative to the features' mean power."""
 _MOST_NUMBERS = 2**24
 """Of the products of features and responses that are held at once."""
+_ROUNDS = 4
+"""Of places from types and types from places."""
 
 
 class LocalFeatures:
@@ -79,15 +82,15 @@ class LocalFeatures:
 class LocalFit(NamedTuple):
     """What local features say of neurons.
 
-    - evidence (n_neurons, h * w): log evidence that a neuron looks at a pixel of the map and weighs the features there,
-      relative to no weights, under noise of constant variance; see `constant_noise_evidence`
-    - codes (n_neurons, K): the weights at its best place, in a basis in which the features are uncorrelated on
-      average over the map, of norm one: the closer two codes, the more alike what the neurons compute. 0 for constant
-      responses
+    - evidence (n_neurons, h * w): log evidence that a neuron looks at a pixel of the map, relative to no weights, under
+      noise of constant variance: it weighs the features as its type does, or, as likely, in a way of its own
+    - places (n_neurons,): the best of the former
+    - types (n_neurons,): neurons that weigh the features alike, see `codes_to_types`
     """
 
     evidence: Tensor
-    codes: Tensor
+    places: Tensor
+    types: Tensor
 
 
 def fit_local_features(
@@ -96,39 +99,109 @@ def fit_local_features(
     map_size: tuple[int, int],
     offset: tuple[float, float],
     ridges: Sequence[float],
+    n_types: int,
+    seed: int,
 ) -> LocalFit:
-    """Where each neuron looks and what it weighs there, in closed form.
+    """Where each neuron looks and which weigh the features there alike, each found from the other in turn.
 
-    images (n_images, C, H, W), responses (n_images, n_neurons); map_size, offset: see `LocalFeatures`. Of long
-    recordings some images, evenly spaced, and the evidence is what it would then be of all.
+    images (n_images, C, H, W), responses (n_images, n_neurons); map_size, offset: see `LocalFeatures`; ridges: see
+    `constant_noise_evidence`. At first every neuron has weights of its own at every place. Its best place may be a
+    wrong one then; from what those of its type have in common it is found far more surely, since only how strongly the
+    neuron follows that is unknown. Of long recordings some images, evenly spaced, and the evidence is what it would
+    then be of all.
     """
-    rows = torch.linspace(0, len(images) - 1, min(_MOST_IMAGES, len(images)), device=images.device).long()
-    wanted = responses[rows]
-    mean = wanted.mean(0)
-    constant = wanted.std(0, correction=0) <= _LEAST_DEVIATION * mean.abs()
-    wanted = torch.where(constant, 0.0, wanted - mean)
-    share = len(images) / len(rows)
-    bank = LocalFeatures(images[rows[:: math.ceil(len(rows) / _IMAGES_AT_ONCE)]], map_size, offset)
-    n_places = map_size[0] * map_size[1]
-    moments = FeatureMoments(bank.n_features, n_places, responses)
-    at_once = max(1, _MOST_NUMBERS // (bank.n_features * n_places))  # neurons
-    evidence, weights = [], []
-    for number, some in enumerate(wanted.split(at_once, 1)):
-        cross = wanted.new_zeros(n_places * bank.n_features, some.shape[1])
-        for chosen, shown in zip(rows.split(_IMAGES_AT_ONCE), some.split(_IMAGES_AT_ONCE), strict=True):
-            features = bank(images[chosen]).flatten(2)  # (n_images, K, h * w)
-            if number == 0:
-                moments.add(features)
-            cross.addmm_(features.permute(2, 1, 0).flatten(0, 1), shown)
-        products = cross.view(n_places, bank.n_features, -1)
-        found = constant_noise_evidence(moments, products, some.var(0, correction=0), ridges)
-        evidence.append(found * share)
-        weights.append(_weights_at(moments.centred_gram(), products, found.argmax(1)))
-    gram = moments.centred_gram().mean(0)
-    metric = torch.linalg.cholesky(gram + _steady(gram, 1e-3))
-    codes = torch.cat(weights) @ metric
-    norms = codes.norm(dim=1, keepdim=True)
-    return LocalFit(torch.cat(evidence), torch.where(norms > 0, codes / norms.clamp(min=1e-12), 0.0))
+    shown = _Shown(images, responses, map_size, offset)
+    moments, free, weights = shown.free_fit(ridges)
+    gram = moments.centred_gram()
+    mean_gram = gram.mean(0)
+    metric = torch.linalg.cholesky(mean_gram + _steady(mean_gram, 1e-3))
+    for left in reversed(range(_ROUNDS)):
+        codes = _codes(weights, metric)
+        types = codes_to_types(codes, n_types, seed).to(codes.device)
+        common = torch.zeros(int(types.max()) + 1, codes.shape[1]).to(codes).index_add_(0, types, codes)
+        filters = torch.linalg.solve(metric.T, functional.normalize(common, dim=1).T).T  # (n_types, K)
+        typed = shown.typed_evidence(filters, ridges)
+        places = typed.argmax(1)
+        if left:
+            weights = _solved(gram, shown.products_at(places), places)
+    evidence = (torch.logaddexp(typed, free) - math.log(2)) * shown.share
+    return LocalFit(evidence, places, types)
+
+
+class _Shown:
+    """Some images, evenly spaced, under the bank, and what neurons responded to them, centred."""
+
+    def __init__(
+        self, images: Images, responses: Tensor, map_size: tuple[int, int], offset: tuple[float, float]
+    ) -> None:
+        self.images = images
+        self.rows = torch.linspace(0, len(images) - 1, min(_MOST_IMAGES, len(images)), device=images.device).long()
+        wanted = responses[self.rows]
+        mean = wanted.mean(0)
+        constant = wanted.std(0, correction=0) <= _LEAST_DEVIATION * mean.abs()
+        self.wanted = torch.where(constant, 0.0, wanted - mean)
+        self.variances = self.wanted.var(0, correction=0)
+        self.share = len(images) / len(self.rows)
+        every = math.ceil(len(self.rows) / _IMAGES_AT_ONCE)
+        self.bank = LocalFeatures(images[self.rows[::every]], map_size, offset)
+        self.n_places = map_size[0] * map_size[1]
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features (n_images, K, h * w) and responses (n_images, n_neurons), some images at a time."""
+        parts = self.rows.split(_IMAGES_AT_ONCE), self.wanted.split(_IMAGES_AT_ONCE)
+        for chosen, shown in zip(*parts, strict=True):
+            yield self.bank(self.images[chosen]).flatten(2), shown
+
+    def free_fit(self, ridges: Sequence[float]) -> tuple[FeatureMoments, Tensor, Tensor]:
+        """The features' moments, each neuron's evidence (n_neurons, h * w) and its weights at its best place."""
+        n_features = self.bank.n_features
+        moments = FeatureMoments(n_features, self.n_places, self.wanted)
+        at_once = max(1, _MOST_NUMBERS // (n_features * self.n_places))  # neurons
+        evidence, weights = [], []
+        for number, chosen in enumerate(torch.arange(self.wanted.shape[1]).split(at_once)):
+            cross = self.wanted.new_zeros(self.n_places * n_features, len(chosen))
+            for features, shown in self.batches():
+                if number == 0:
+                    moments.add(features)
+                cross.addmm_(features.permute(2, 1, 0).flatten(0, 1), shown[:, chosen])
+            products = cross.view(self.n_places, n_features, -1)
+            found = constant_noise_evidence(moments, products, self.variances[chosen], ridges)
+            places = found.argmax(1)
+            neurons = torch.arange(len(chosen), device=places.device)
+            evidence.append(found)
+            weights.append(_solved(moments.centred_gram(), products[places, :, neurons], places))
+        return moments, torch.cat(evidence), torch.cat(weights)
+
+    def typed_evidence(self, filters: Tensor, ridges: Sequence[float]) -> Tensor:
+        """Of weights that are those of some type, (n_types, K), times a strength of 0 or more: (n_neurons, h * w)."""
+        total = self.wanted.new_full((self.wanted.shape[1], self.n_places), -math.inf)
+        at_once = max(1, _MOST_NUMBERS // (len(self.rows) * self.n_places))  # types
+        neurons_at_once = max(1, _MOST_NUMBERS // (len(ridges) * self.n_places))
+        for some in filters.split(at_once):
+            maps = [torch.einsum("tk,bkp->tpb", some, features) for features, _ in self.batches()]
+            for features in torch.cat(maps, 2):  # (h * w, n_images) of one type
+                moments = FeatureMoments(1, self.n_places, self.wanted)
+                moments.add(features.T[:, None])
+                for chosen in torch.arange(self.wanted.shape[1]).split(neurons_at_once):
+                    cross = (features @ self.wanted[:, chosen]).clamp(min=0.0)
+                    found = constant_noise_evidence(moments, cross[:, None], self.variances[chosen], ridges)
+                    total[chosen] = torch.logaddexp(total[chosen], found)
+        return total - math.log(len(filters))
+
+    def products_at(self, places: Tensor) -> Tensor:
+        """sum_b c_b y_bn of the features where each neuron looks: (n_neurons, K)."""
+        total = self.wanted.new_zeros(len(places), self.bank.n_features)
+        for features, shown in self.batches():
+            total += torch.einsum("bkn,bn->nk", features[:, :, places], shown)
+        return total
+
+
+def _codes(weights: Tensor, metric: Tensor) -> Tensor:
+    """Weights (n_neurons, K) in a basis in which the features are uncorrelated on average over the map, of norm one.
+
+    The closer two codes, the more alike what the neurons compute. 0 for constant responses.
+    """
+    return functional.normalize(weights @ metric, dim=1)
 
 
 def local_memory(n_channels: int, map_size: tuple[int, int], n_neurons: int, n_ridges: int) -> int:
@@ -139,17 +212,16 @@ def local_memory(n_channels: int, map_size: tuple[int, int], n_neurons: int, n_r
     products = n_places * at_once * (2 * n_features + 2 * n_ridges)
     grams = 6 * n_places * n_features**2
     batch = 10 * _IMAGES_AT_ONCE * n_features * n_places
-    return 4 * (products + grams + batch + n_neurons * n_places)
+    typed = 3 * _MOST_NUMBERS
+    return 4 * (max(products, typed) + grams + batch + 3 * n_neurons * n_places)
 
 
-def _weights_at(gram: Tensor, products: Tensor, places: Tensor) -> Tensor:
+def _solved(gram: Tensor, products: Tensor, places: Tensor) -> Tensor:
     """Ridge regression on the features at a place (n_neurons,) for each neuron: (n_neurons, K).
 
-    gram (h * w, K, K), products (h * w, K, n_neurons).
+    gram (h * w, K, K), products (n_neurons, K).
     """
-    neurons = torch.arange(len(places), device=places.device)
-    wanted = products[places, :, neurons]  # (n_neurons, K)
-    return torch.linalg.solve(gram[places] + _steady(gram, _RIDGE), wanted[:, :, None])[:, :, 0]
+    return torch.linalg.solve(gram[places] + _steady(gram, _RIDGE), products[:, :, None])[:, :, 0]
 
 
 def _steady(gram: Tensor, ridge: float) -> Tensor:

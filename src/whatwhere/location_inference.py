@@ -83,19 +83,20 @@ def locate(model: Model, images: Images, responses: Tensor, step: int, seed: int
     batches = _feature_batches(model, images)
     prior = _fit_weights_and_noise(model, batches, responses, floor, first, generator)
     if readout.evidence_renewed is not None and not first and not readout.evidence_renewed:
-        _renew_local_evidence(model, images, responses)
+        _renew_local_evidence(model, images, responses, seed)
     evidence = _evidence(model, batches, responses, prior)
     readout.set_posterior(posterior(evidence, temperature))
     model.train(training)
 
 
-def _renew_local_evidence(model: Model, images: Images, responses: Tensor) -> None:
+def _renew_local_evidence(model: Model, images: Images, responses: Tensor, seed: int) -> None:
     """What the fixed bank of features says of the places once the noise is known, which is made constant."""
     readout = model.readout
     assert isinstance(readout, PosteriorReadout)
     steady = readout.noise().stabilised(responses)
     size, offset = model.core.output_shape[1:], map_offset(model.options.core)
-    found = fit_local_features(images, steady, size, offset, readout.options.prior_ridges)
+    ridges = readout.options.prior_ridges
+    found = fit_local_features(images, steady, size, offset, ridges, readout.map_shape[0], seed)
     readout.set_local_evidence(found.evidence, renewed=True)
 
 

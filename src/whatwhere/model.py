@@ -21,7 +21,7 @@ from whatwhere.initialisation import (
 )
 from whatwhere.local_features import fit_local_features
 from whatwhere.location_posterior import posterior
-from whatwhere.neuron_types import align_types, codes_to_types, framed, start_features
+from whatwhere.neuron_types import align_types, framed, start_features
 from whatwhere.penalties import weighted_sum
 from whatwhere.readouts import READOUTS, PosteriorReadout, Start
 from whatwhere.stored_images import Images
@@ -60,6 +60,8 @@ class Model(nn.Module):
         self.options, self.shapes = options, shapes
         self.core = Core(options.core, shapes.n_channels, shapes.height, shapes.width)
         self.readout = READOUTS[readout](shapes.n_neurons, self.core.output_shape, options.readout)
+        if options.readout.hold_features:
+            self.readout.may_hold()
         self.bias = nn.Parameter(torch.zeros(shapes.n_neurons), not self.readout.solved)
         self.nonlinearity = NONLINEARITIES[options.readout.nonlinearity]()
 
@@ -105,6 +107,11 @@ def check_options(readout: str, options: ModelOptions) -> None:
         raise OptionError(
             f"start {options.readout.start!r} is for neurons with an output nonlinearity: with 'identity' the posterior"
             " readout solves for feature weights and judges places by likelihoods of its own. Choose start 'average'."
+        )
+    if options.readout.hold_features and (options.readout.start == "average" or _n_features(options.core) == 1):
+        raise OptionError(
+            f"hold_features (={options.readout.hold_features}) has nothing to act on: it is for feature weights that"
+            " start from types. Set it to 0, or give several feature maps and choose start 'types' or 'features'."
         )
     if options.readout.start == "types" and _n_features(options.core) == 1:
         raise OptionError(
@@ -208,9 +215,10 @@ def initialize(model: Model, images: Images, responses: Tensor, seed: int) -> No
     n_features = model.core.output_shape[0]
     evidence = scores = features = None
     if options.readout.start == "features":
-        evidence, codes = fit_local_features(images, responses, map_size, offset, options.readout.prior_ridges)
-        peaks = evidence.argmax(1)
-        features = start_features(codes_to_types(codes, n_features, seed), n_features)
+        evidence, peaks, types = fit_local_features(
+            images, responses, map_size, offset, options.readout.prior_ridges, n_features, seed
+        )
+        features = start_features(types, n_features)
     else:
         whitening = decorrelation(some)
         seen = filtered(averages, whitening)
@@ -223,6 +231,8 @@ def initialize(model: Model, images: Images, responses: Tensor, seed: int) -> No
     judged = spread(images, _MOST_JUDGED), spread(responses, _MOST_JUDGED)
     amplitudes = signal_std(*judged, averages, positions, reach)
     model.readout.initialize(Start(peaks, amplitudes, options.readout.mask_noise, features), generator)
+    if options.readout.hold_features:
+        model.readout.held.copy_(model.readout.weights)
     if isinstance(model.readout, PosteriorReadout):
         start_places(model, scores, evidence)
     set_statistics(model, spread(images, max(options.training.batch_size, 512)))

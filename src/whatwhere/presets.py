@@ -120,7 +120,13 @@ PRESETS = {
         "factorized": replace(
             NONLINEAR,
             penalties=PenaltyOptions(mask_l1=(0.06, 0.12, 0.25), feature_l1=0.05),
-            readout=replace(NONLINEAR.readout, nonnegative_features=True, feature_norm="unit", start="features"),
+            readout=replace(
+                NONLINEAR.readout,
+                nonnegative_features=True,
+                feature_norm="unit",
+                start="features",
+                hold_features=400,
+            ),
             training=replace(NONLINEAR.training, proximal=True),
         ),
         "fixed-mask": replace(
@@ -128,13 +134,22 @@ PRESETS = {
             penalties=PenaltyOptions(feature_l1=0.01),
             readout=replace(NONLINEAR.readout, nonnegative_features=True),
         ),
-        "fully-connected": replace(NONLINEAR, penalties=PenaltyOptions(weight_l2=(0.1, 1.0), activity_l1=0.01)),
+        "fully-connected": replace(
+            NONLINEAR,
+            penalties=PenaltyOptions(weight_l2=(3.0, 10.0, 30.0)),
+            training=replace(NONLINEAR.training, learning_rate=SLOW_FULL.learning_rate),
+        ),
         "gaussian": replace(NONLINEAR, penalties=PenaltyOptions(feature_l1=0.01)),
         "posterior": replace(
             NONLINEAR,
             penalties=PenaltyOptions(feature_l1=0.003),
             readout=replace(
-                NONLINEAR.readout, nonnegative_features=True, start="features", locate_from=50, locate_every=50
+                NONLINEAR.readout,
+                nonnegative_features=True,
+                start="features",
+                hold_features=400,
+                locate_from=50,
+                locate_every=50,
             ),
             training=replace(
                 NONLINEAR.training,

@@ -196,6 +196,8 @@ class Trainer:
             optimizer.step()
         if self.options.proximal:
             shrink(self.model, *optimizers)
+        if self.schedule.step < self.model.options.readout.hold_features:
+            self.model.readout.hold()
         self.model.readout.project()
         self.schedule.step += 1
 

@@ -196,7 +196,7 @@ def usual(model: str, n_images: int) -> PenaltyOptions:
     return {
         "factorized": PenaltyOptions(mask_l1=0.12 * (4096 / n_images) ** 0.5, feature_l1=0.05),
         "fixed-mask": PenaltyOptions(feature_l1=0.01),
-        "fully-connected": PenaltyOptions(weight_l2=0.3, activity_l1=0.01),
+        "fully-connected": PenaltyOptions(weight_l2=10.0),
         "posterior": PenaltyOptions(feature_l1=0.003),
     }[model]
 

@@ -7,6 +7,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+_TINY = 1e-12
+_LEAST_FACTOR = 1e-3
+"""Of feature weights that are held: at 0 they could not return."""
+
 
 class Start(NamedTuple):
     """What is known of neurons before any fit.
@@ -42,6 +46,12 @@ class Readout(nn.Module, ABC):
     solved: bool = False
     """Whether feature weights and bias are solved for where the places are inferred, not stepped by the optimiser."""
 
+    weights: Tensor
+    """Feature weights, (n_neurons, K); of the fully connected readout (n_neurons, K, h, w)."""
+
+    held: Tensor
+    """Feature weights as they start, (n_neurons, K); there after `may_hold`."""
+
     @abstractmethod
     def forward(self, maps: Tensor) -> Tensor:
         """(n_images, K, h, w) to (n_images, n_neurons)."""
@@ -49,6 +59,16 @@ class Readout(nn.Module, ABC):
     @abstractmethod
     def initialize(self, start: Start, generator: torch.Generator) -> None:
         """Starts each neuron where it is thought to look; what is random comes from the generator."""
+
+    def may_hold(self) -> None:
+        """Makes room for `held`, which a fit that goes on later needs again."""
+        self.register_buffer("held", torch.zeros_like(self.weights))
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Feature weights in the proportions that they started with, each neuron's times the factor that fits best."""
+        factors = (self.weights * self.held).sum(1) / self.held.square().sum(1).clamp(min=_TINY)
+        self.weights.copy_(self.held * factors.clamp(min=_LEAST_FACTOR)[:, None])
 
     @abstractmethod
     def penalties(self, predictions: Tensor) -> dict[str, Callable[[], Tensor]]:

@@ -31,6 +31,7 @@ class PosteriorReadout(Readout):
     choices: ClassVar[frozenset[str]] = frozenset(
         {
             "nonnegative_features",
+            "hold_features",
             "noise",
             "widths",
             "sampled",
