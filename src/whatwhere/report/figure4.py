@@ -42,13 +42,13 @@ def cell_types(results: GridResults, point: Point) -> Figure:
     for letter, part in zip("ABCD", (*upper, *lower), strict=True):
         part.text(0.01, 0.99, letter, fontsize=TEXT + 2, fontweight="bold", va="top")
     factors = TYPES[point.model]
-    _draw_kernels(upper[0], kept["examples"], [f"size {factor:g}" for factor in factors], ["neuron"] * 3)
+    _draw_kernels(upper[0], kept["examples"], [f"size {factor:.2g}" for factor in factors], ["neuron"] * 3)
     pairs = np.stack([kept["kernels"], kept["type_means"]], axis=1)
     _draw_kernels(upper[1], pairs, [f"kernel {number + 1}" for number in range(n_types)], ["learned", "type's mean"])
     if n_types == 2:
         _draw_scatter(lower[0].subplots(), kept["feature_weights"], kept["types"], factors)
     else:
-        names = [f"{factor:g}" for factor in factors]
+        names = [f"{factor:.2g}" for factor in factors]
         draw_weights(
             lower[0], kept["feature_weights"], kept["types"], names, feature="kernel", neurons="neurons of size"
         )
@@ -73,7 +73,7 @@ def _draw_kernels(part: SubFigure, kernels: np.ndarray, rows: Sequence[str], col
 def _draw_scatter(axes: Axes, weights: np.ndarray, types: np.ndarray, factors: Sequence[float]) -> None:
     for number, factor in enumerate(factors):
         x, y = weights[types == number].T
-        axes.scatter(x, y, s=10, linewidths=0.3, edgecolors="white", label=f"size {factor:g}", **type_look(number))
+        axes.scatter(x, y, s=10, linewidths=0.3, edgecolors="white", label=f"size {factor:.2g}", **type_look(number))
     axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
     axes.axvline(0, color="0.8", linewidth=0.6, zorder=0)
     axes.set_aspect("equal", "datalim")

@@ -179,7 +179,7 @@ def report_fig4(results: GridResults) -> Report:
     for model in [name for name in TYPES if name in set(results.done["model"])]:
         point = next(point for point in results.points() if point.model == model)
         caption = (
-            f"{model}: {point.n_neurons:,} neurons, sizes {', '.join(f'{factor:g}' for factor in TYPES[model])},"
+            f"{model}: {point.n_neurons:,} neurons, sizes {', '.join(f'{factor:.2g}' for factor in TYPES[model])},"
             f" {point.n_images:,} images, seed {point.seed}. A: three neurons of each type. B: learned kernels and the"
             " types' means. C: every neuron's feature weights. D: true (rings) and found (dots) places."
         )
