@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from workloads import Workload, make_model
 
 from whatwhere.model import Model
-from whatwhere.readouts.support import Support
+from whatwhere.readouts.support import Restricted, Support
 from whatwhere.training import backpropagate
 
 TOLERANCE = 1e-4
@@ -59,7 +59,7 @@ def _restrict(model: Model) -> None:
     """From here on the model reads what its masks hold."""
     mask = model.readout.mask.detach().flatten(1)
     support = Support.of(mask != 0)
-    model.readout.restrict(support, support.gathered(mask).requires_grad_())
+    model.readout.restrict(Restricted(support, support.gathered(mask).requires_grad_()))
 
 
 def _gradients(pair: Pair) -> list[Tensor]:
@@ -69,9 +69,9 @@ def _gradients(pair: Pair) -> list[Tensor]:
     found = []
     for a, b in zip(ours, plain, strict=True):
         gradient = a.grad
-        if a is readout.mask and readout.support is not None:
+        if a is readout.mask and readout.restricted is not None:
             gradient = b.grad.clone()
-            readout.support.scatter_(gradient, readout.values.grad)
+            readout.restricted.support.scatter_(gradient, readout.restricted.values.grad)
         found.append(gradient.view_as(a))
     return found
 

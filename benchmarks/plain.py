@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SPARSE_L1 = 1.0
+SPARSE_L1 = 1e-3
 
 
 def batch_norm(n_maps: int, shift: bool) -> nn.BatchNorm2d:

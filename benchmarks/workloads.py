@@ -13,7 +13,7 @@ from whatwhere.training import Trainer, TrainingData
 
 N_BATCHES = 4
 SUPPORT = 25  # pixels
-SPARSE_L1 = 1.0
+SPARSE_L1 = 1e-3
 
 
 @dataclass(frozen=True)
@@ -176,4 +176,16 @@ def step_of(model: Model, images: Tensor, responses: Tensor) -> Callable[[], Non
     data = TrainingData(images, responses, images[:1], responses[:1])
     trainer = Trainer(model, data, seed=0)
     model.train()
-    return trainer.step
+    if not model.options.training.proximal:
+        return trainer.step
+    masks = model.readout.mask.detach().clone()
+
+    def step() -> None:
+        trainer.step()
+        if model.readout.restricted is None:  # a whole step: masks of noise would not stay sparse by themselves
+            with torch.no_grad():
+                model.readout.mask.copy_(masks)
+        elif len(model.readout.restricted.values) != SUPPORT * len(masks):
+            raise RuntimeError(f"masks hold {len(model.readout.restricted.values) / len(masks)} pixels, not {SUPPORT}")
+
+    return step

@@ -13,7 +13,7 @@ from sklearn.linear_model import Lasso
 import whatwhere as ww
 from whatwhere.active_set import ActiveSet
 from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions, TrainingOptions
-from whatwhere.errors import OptionError
+from whatwhere.errors import OptionError, TrainingError
 from whatwhere.model import Model, Shapes, check_options, initialize
 from whatwhere.proximal import shrink
 from whatwhere.readouts import FactorizedReadout
@@ -113,7 +113,7 @@ def test_a_step_on_the_support_moves_what_a_whole_step_would_move(rng: np.random
         trainer.options = replace(trainer.options, whole_every=whole_every)
         trainer.active = trainer._active_set()
         trainer.step()
-        assert (model.readout.support is not None) == (whole_every > 1)
+        assert (model.readout.restricted is not None) == (whole_every > 1)
         assert trainer.schedule.step == before + 1
         moved[whole_every] = {name: tensor.clone() for name, tensor in trainer._state().items()}
     pattern = moved[1000].pop("active/pattern").view(6, 12, 17)
@@ -131,11 +131,11 @@ def test_most_steps_are_sparse_and_the_fit_is_as_good(rng: np.random.Generator) 
         model = started(given, fit_options(whole_every, max_steps=600))
         sparse: list[bool] = []
         model.readout.register_forward_pre_hook(
-            lambda readout, args, seen=sparse: seen.append(readout.support is not None) if readout.training else None
+            lambda readout, args, seen=sparse: seen.append(readout.restricted is not None) if readout.training else None
         )
         losses[whole_every] = train(model, given, seed=0).best_loss
         shares[whole_every] = np.mean(sparse)
-        assert model.readout.support is None, "the fitted model has whole masks"
+        assert model.readout.restricted is None, "the fitted model has whole masks"
         assert (model.readout.mask == 0).float().mean() > 0.9
     assert shares[1] == 0
     assert shares[4] > 0.5
@@ -177,3 +177,61 @@ def test_an_estimator_takes_it(rng: np.random.Generator) -> None:
     options = {"proximal": True, "max_steps": 40, "whole_every": 7, "loss": "squared"}
     model = ww.FactorizedCNN("simulation", core={"kernel_sizes": (5,)}, training=options, penalties={"mask_l1": 0.1})
     assert (model.fit(recording).masks_ == 0).mean() > 0.3
+
+
+@pytest.mark.parametrize("whole_every", [2, 3, 7])
+def test_a_model_fitted_again_to_all_images_is_whole(whole_every: int, rng: np.random.Generator) -> None:
+    given = data(rng)
+    recording = ww.Recording(given.images.numpy(), given.responses.numpy())
+    training = {"proximal": True, "max_steps": 41, "whole_every": whole_every, "loss": "squared", "refit": True}
+    model = ww.FactorizedCNN(
+        "simulation",
+        core={"kernel_sizes": (5,)},
+        training={**training, "check_every": 5, "batch_size": 40, "learning_rate": 5e-3},
+        penalties={"mask_l1": 0.3},
+    ).fit(recording)
+    readout = model.model_.readout
+    assert readout.restricted is None
+    predicted = model.predict(recording.images[:20])
+    fresh = Model("factorized", model.model_.options, model.model_.shapes)
+    saved = {name.removeprefix("model/"): tensor for name, tensor in model.tensors().items() if "model/" in name}
+    fresh.load_state_dict(saved)
+    shown = torch.from_numpy(model.standardisation_.apply(recording.images[:20]))
+    with torch.no_grad():
+        again = fresh.eval()(shown).numpy() * model.response_scale_
+    np.testing.assert_allclose(predicted, again, rtol=1e-5, atol=1e-6)
+
+
+def test_sparse_steps_in_bfloat16(rng: np.random.Generator) -> None:
+    given = data(rng)
+    model = started(given, fit_options(max_steps=120, precision="bf16"))
+    seen: list[bool] = []
+    model.readout.register_forward_pre_hook(lambda readout, args: seen.append(readout.restricted is not None))
+    assert np.isfinite(train(model, given, seed=0).best_loss)
+    assert any(seen)
+
+
+def test_going_back_to_the_very_start_takes_a_whole_step_first(rng: np.random.Generator) -> None:
+    """One pixel a mask at first, and a rate so high that nothing is better than the start."""
+    given = data(rng)
+    options = fit_options(max_steps=60, patience=1, n_rates=3)
+    options = replace(
+        options,
+        readout=replace(options.readout, mask_noise=0.0),
+        training=replace(options.training, learning_rate=50.0, check_every=3),
+    )
+    result = train(started(given, options), given, seed=0)
+    assert result.history[-1].learning_rate < 50
+
+
+def test_values_that_are_not_finite_are_seen_while_masks_are_restricted(rng: np.random.Generator) -> None:
+    given = data(rng)
+    model = started(given, fit_options(whole_every=1000))
+    trainer = Trainer(model, given, seed=0)
+    model.train()
+    while model.readout.restricted is None:
+        trainer.step()
+    with torch.no_grad():
+        model.readout.restricted.values[0] = torch.nan
+    with pytest.raises(TrainingError, match=r"readout.mask hold values that are not finite"):
+        trainer.check_finite()

@@ -117,9 +117,9 @@ def test_inferring_the_places_is_in_the_plan(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_start_from_local_features_is_in_the_plan() -> None:
-    """Measured with 1,500 images of 3 x 44 x 44: 237 MiB for 50 neurons, 400 MiB for 1,000."""
+    """Measured with 1,500 images of 3 x 44 x 44: 144 MiB for 50 neurons, 289 MiB for 1,000."""
     stated = [local_memory(3, (32, 32), n_neurons, 7) / 2**20 for n_neurons in (50, 1000, 100_000)]
-    assert 150 < stated[0] < 350 < stated[1] + 100 < 600
+    assert 120 < stated[0] < 220 < stated[1] < 450
     assert stated[2] < 2 * stated[1] + 100_000 * 1024 * 4 / 2**20, "neurons are taken in parts"
     some = data(60)
     for start in ("average", "features"):

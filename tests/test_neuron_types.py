@@ -11,7 +11,8 @@ from whatwhere.config import CoreOptions, ModelOptions, ReadoutOptions, Training
 from whatwhere.core import Core, map_offset, receptive_field
 from whatwhere.errors import OptionError
 from whatwhere.model import Model, Shapes, check_options, initialize
-from whatwhere.neuron_types import align_types, codes_to_types, framed, window_codes
+from whatwhere.neuron_types import align_types, codes_to_types, framed, start_features, window_codes
+from whatwhere.readouts.base import draw_features
 from whatwhere.training import Trainer, TrainingData
 
 
@@ -119,9 +120,10 @@ def test_neurons_of_a_type_begin_with_one_feature_map_in_common(readout: str) ->
     assert (usual.readout.feature_weights().abs().amax(1) < 1.3 * usual.readout.feature_weights().abs().amin(1)).all()
 
 
-def test_a_core_of_one_layer_starts_with_the_kernels_of_the_types() -> None:
+@pytest.mark.parametrize("readout", ["factorized", "posterior"])
+def test_a_core_of_one_layer_starts_with_the_kernels_of_the_types(readout: str) -> None:
     images, responses, _ = two_types()
-    model = Model("factorized", chosen("types"), Shapes(2, 11, 14, 24))
+    model = Model(readout, chosen("types", nonlinearity="relu"), Shapes(2, 11, 14, 24))
     initialize(model, images, responses, seed=0)
     kernels = model.core.layers[0].spatial_kernels().detach()
     assert kernels.flatten(1).std(1).numpy() == pytest.approx(model.options.core.kernel_std, rel=0.2)
@@ -171,3 +173,19 @@ def test_holding_what_starts_from_no_types_is_refused() -> None:
         options = replace(options, readout=replace(options.readout, hold_features=5))
         with pytest.raises(OptionError, match=r"hold_features \(=5\) has nothing to act on: it is for feature weights"):
             check_options("factorized", options)
+
+
+def test_of_many_features_most_of_the_weight_is_the_types_own() -> None:
+    for n_features in (2, 4, 128):
+        given = start_features(torch.arange(n_features), n_features)
+        drawn = draw_features(n_features, n_features, given, torch.Generator().manual_seed(0))
+        own = torch.eye(n_features)
+        assert functional.cosine_similarity(drawn, own, dim=1).min() > 0.95
+        torch.testing.assert_close(given.sum(1), torch.ones(n_features))
+
+
+def test_neurons_that_differ_by_rounding_need_no_types_of_their_own() -> None:
+    codes = torch.randn(3, 20, generator=torch.Generator().manual_seed(0)).repeat(4, 1)
+    codes = codes + 1e-8 * torch.arange(12)[:, None]
+    found = codes_to_types(codes, 12, seed=0)  # without k-means' warning that there are fewer points than clusters
+    assert len(torch.stack([found, torch.arange(12) % 3]).unique(dim=1).T) == found.unique().numel()

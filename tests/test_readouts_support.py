@@ -1,5 +1,7 @@
 """Pooling over the support of sparse masks: the same numbers as with whole masks, forward and backward."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from whatwhere.config import ReadoutOptions
 from whatwhere.readouts import FactorizedReadout, PosteriorReadout, support
 from whatwhere.readouts.base import factorized_product
-from whatwhere.readouts.support import DENSEST, Support, sparse_support, supported_product
+from whatwhere.readouts.support import DENSEST, Restricted, Support, sparse_support, supported_product
 
 N_NEURONS, SHAPE, N_IMAGES = 7, (3, 9, 11), 5
 
@@ -28,7 +30,7 @@ def test_a_support_keeps_and_gives_back_what_is_there(rng: np.random.Generator) 
     assert len(values) == int((masks != 0).sum())
     torch.testing.assert_close(where.masks(values).to_dense(), masks)
     torch.testing.assert_close(where.transposed(values).to_dense(), masks.T)
-    torch.testing.assert_close(where.sums(values), masks.sum(1))
+    torch.testing.assert_close(Restricted(where, values).norms(), masks.abs().sum(1))
     assert torch.equal(where.pattern(), masks != 0)
     assert where.density == pytest.approx((masks != 0).double().mean().item())
     filled = torch.full_like(masks, 7.0)
@@ -91,24 +93,44 @@ def test_a_restricted_readout_reads_the_same(training: bool, rng: np.random.Gene
     where = Support.of(masks != 0)
     strengths = {"mask_l1": 0.3, "feature_l1": 0.2, "product_l1": 0.1}
     (_, whole), (_, features) = readout.shrunken(strengths)
-    readout.restrict(where, where.gathered(masks))
+    other = copy.deepcopy(readout)
+    restricted = Restricted(where, where.gathered(masks))
+    readout.restrict(restricted)
     torch.testing.assert_close(readout(maps), expected, rtol=1e-5, atol=1e-6)
     (values, some), (_, as_before) = readout.shrunken(strengths)
-    assert values is readout.values
+    assert values is restricted.values
     torch.testing.assert_close(some, whole.flatten()[where.rows])
     torch.testing.assert_close(as_before, features)
-    readout.project()
-    restricted = where.masks(readout.values).to_dense()
-    other = FactorizedReadout(N_NEURONS, SHAPE, readout.options)
-    with torch.no_grad():
-        other.mask.copy_(masks.view_as(other.mask))
-        other.weights.copy_(torch.from_numpy(np.random.default_rng(0).normal(size=(N_NEURONS, 3))))
-    with torch.no_grad():
-        scale = readout.weights.norm(dim=1)
-    torch.testing.assert_close(scale[scale > 0], torch.ones(int((scale > 0).sum())))
-    readout.restrict(None, None)
+    for one in (readout, other):
+        one.project()
+    torch.testing.assert_close(readout.masks(), other.masks())
+    torch.testing.assert_close(readout.feature_weights(), other.feature_weights())
+    assert not torch.equal(readout.masks().flatten(1), masks)
     assert torch.equal(readout.mask.detach().flatten(1), masks), "the parameter waits"
-    assert not torch.equal(restricted, masks)
+
+
+def test_a_support_is_found_anew_when_masks_change_or_the_mode_does() -> None:
+    readout = FactorizedReadout(2, (1, 8, 8), ReadoutOptions()).eval()
+    maps = torch.ones(1, 1, 8, 8)
+    with torch.no_grad():
+        assert readout(maps).tolist() == [[0.0, 0.0]]
+        readout.mask[0, 3, 3] = 2.0
+        assert readout(maps).tolist() == [[2.0, 0.0]]
+    optimizer = torch.optim.Adam([readout.mask], lr=0.5, fused=True)  # whose steps PyTorch does not count
+    readout.train()
+    (-readout(maps)[:, 1]).sum().backward()
+    readout.mask.grad[1, 1:] = 0.0
+    optimizer.step()
+    readout.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(readout(maps), torch.tensor([[2.0, 4.0]]))
+
+
+def test_nan_does_not_vanish_from_sparse_masks() -> None:
+    readout = FactorizedReadout(2, (1, 8, 8), ReadoutOptions()).eval()
+    with torch.no_grad():
+        readout.mask[1, 4, 4] = torch.nan
+        assert readout(torch.ones(1, 1, 8, 8)).isnan().tolist() == [[False, True]]
 
 
 def test_a_certain_posterior_is_read_where_it_is(rng: np.random.Generator) -> None:

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from whatwhere.readouts import FactorizedReadout
-from whatwhere.readouts.support import Support, sparse_support
+from whatwhere.readouts.support import Restricted, Support, sparse_support
 
 
 class ActiveSet:
     """The masks of a factorised readout while only their values on a support are stepped, with an optimiser of its own.
 
-    What is not on the support stays as it is, and so do the moments that the optimiser keeps of it: whole steps that
-    follow see for every pixel what they would have seen of it alone. `make_optimizer`: of given tensors.
+    What is not on the support stays as it is, and so do the moments that the optimiser keeps of it, which whole steps
+    alone renew. Adam corrects all moments by one count of steps, so where masks are zero its steps are up to three
+    times as long; that moves no optimum, since penalty and gradient are scaled alike. `make_optimizer`: of tensors.
     """
 
     def __init__(
@@ -28,29 +29,32 @@ class ActiveSet:
     @property
     def support(self) -> Support | None:
         """Of the steps to come; None: whole masks are stepped."""
-        return self.readout.support
+        return None if self.readout.restricted is None else self.readout.restricted.support
 
     @torch.no_grad()
     def begin(self, pattern: Tensor | None = None) -> None:
         """Steps where masks are not zero, if that is sparse enough, or where a pattern (n_neurons, h * w) is true."""
         self.end()
         mask = self.readout.mask.flatten(1)
+        moments = self.optimizer.state[self.readout.mask]
+        if not moments and isinstance(self.optimizer, torch.optim.Adam):
+            return  # a first step, or the first after going back to the start, is of whole masks
         support = sparse_support(mask) if pattern is None else Support.of(pattern)
         if support is None:
             return
         values = support.gathered(mask)
         self.inner = self.make_optimizer([values])
-        for name, moment in self.optimizer.state[self.readout.mask].items():
+        for name, moment in moments.items():
             whole = moment.shape == self.readout.mask.shape
             self.inner.state[values][name] = support.gathered(moment) if whole else moment.clone()
-        self.readout.restrict(support, values.requires_grad_())
+        self.readout.restrict(Restricted(support, values.requires_grad_()))
 
     @torch.no_grad()
     def write(self) -> None:
         """Brings masks and the optimiser's moments of them up to date."""
-        support, values = self.readout.support, self.readout.values
-        if support is None or values is None or self.inner is None:
+        if self.readout.restricted is None or self.inner is None:
             return
+        support, values = self.readout.restricted.support, self.readout.restricted.values
         support.scatter_(self.readout.mask, values)
         whole = self.optimizer.state[self.readout.mask]
         for name, moment in self.inner.state[values].items():
@@ -62,7 +66,7 @@ class ActiveSet:
     def end(self) -> None:
         """Whole masks are stepped from here on."""
         self.write()
-        self.readout.restrict(None, None)
+        self.readout.restrict(None)
         self.inner = None
 
     def choose(self, whole: bool) -> None:

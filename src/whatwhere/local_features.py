@@ -32,6 +32,8 @@ _RIDGE = 1.0
 """Of the weights that codes are made of, relative to the features' mean power."""
 _MOST_NUMBERS = 2**24
 """Of the products of features and responses that are held at once."""
+_MOST_KEPT = 2**28
+"""Of them that are kept from one round to the next: 1 GiB."""
 _ROUNDS = 4
 """Of places from types and types from places."""
 
@@ -111,19 +113,16 @@ def fit_local_features(
     then be of all.
     """
     shown = _Shown(images, responses, map_size, offset)
-    moments, free, weights = shown.free_fit(ridges)
-    gram = moments.centred_gram()
-    mean_gram = gram.mean(0)
+    free, weights = shown.free_fit(ridges)
+    mean_gram = shown.gram.mean(0)
     metric = torch.linalg.cholesky(mean_gram + _steady(mean_gram, 1e-3))
-    for left in reversed(range(_ROUNDS)):
+    for _ in range(_ROUNDS):
         codes = _codes(weights, metric)
         types = codes_to_types(codes, n_types, seed).to(codes.device)
         common = torch.zeros(int(types.max()) + 1, codes.shape[1]).to(codes).index_add_(0, types, codes)
         filters = torch.linalg.solve(metric.T, functional.normalize(common, dim=1).T).T  # (n_types, K)
-        typed = shown.typed_evidence(filters, ridges)
-        places = typed.argmax(1)
-        if left:
-            weights = _solved(gram, shown.products_at(places), places)
+        typed, weights = shown.typed_fit(filters, ridges)
+    places = typed.argmax(1)
     evidence = (torch.logaddexp(typed, free) - math.log(2)) * shown.share
     return LocalFit(evidence, places, types)
 
@@ -146,54 +145,63 @@ class _Shown:
         self.bank = LocalFeatures(images[self.rows[::every]], map_size, offset)
         self.n_places = map_size[0] * map_size[1]
 
+        self.moments = FeatureMoments(self.bank.n_features, self.n_places, self.wanted)
+        for features, _ in self.batches():
+            self.moments.add(features)
+        self.gram = self.moments.centred_gram()
+        numbers = self.bank.n_features * self.n_places
+        self.neurons = torch.arange(self.wanted.shape[1]).split(max(1, _MOST_NUMBERS // numbers))
+        self.kept: list[Tensor] | None = [] if numbers * self.wanted.shape[1] <= _MOST_KEPT else None
+
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Features (n_images, K, h * w) and responses (n_images, n_neurons), some images at a time."""
         parts = self.rows.split(_IMAGES_AT_ONCE), self.wanted.split(_IMAGES_AT_ONCE)
         for chosen, shown in zip(*parts, strict=True):
             yield self.bank(self.images[chosen]).flatten(2), shown
 
-    def free_fit(self, ridges: Sequence[float]) -> tuple[FeatureMoments, Tensor, Tensor]:
-        """The features' moments, each neuron's evidence (n_neurons, h * w) and its weights at its best place."""
-        n_features = self.bank.n_features
-        moments = FeatureMoments(n_features, self.n_places, self.wanted)
-        at_once = max(1, _MOST_NUMBERS // (n_features * self.n_places))  # neurons
-        evidence, weights = [], []
-        for number, chosen in enumerate(torch.arange(self.wanted.shape[1]).split(at_once)):
-            cross = self.wanted.new_zeros(self.n_places * n_features, len(chosen))
+    def products(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Some neurons at a time, and sum_b c_b y_bn of the features at every place: (h * w, K, n_neurons).
+
+        They are kept where they are few, and computed anew otherwise.
+        """
+        for number, chosen in enumerate(self.neurons):
+            if self.kept is not None and number < len(self.kept):
+                yield chosen, self.kept[number]
+                continue
+            total = self.wanted.new_zeros(self.n_places * self.bank.n_features, len(chosen))
             for features, shown in self.batches():
-                if number == 0:
-                    moments.add(features)
-                cross.addmm_(features.permute(2, 1, 0).flatten(0, 1), shown[:, chosen])
-            products = cross.view(self.n_places, n_features, -1)
-            found = constant_noise_evidence(moments, products, self.variances[chosen], ridges)
-            places = found.argmax(1)
-            neurons = torch.arange(len(chosen), device=places.device)
+                total.addmm_(features.permute(2, 1, 0).flatten(0, 1), shown[:, chosen])
+            total = total.view(self.n_places, self.bank.n_features, -1)
+            if self.kept is not None:
+                self.kept.append(total)
+            yield chosen, total
+
+    def free_fit(self, ridges: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Of weights of their own: evidence (n_neurons, h * w) and the weights (n_neurons, K) at each best place."""
+        evidence, weights = [], []
+        for chosen, products in self.products():
+            found = constant_noise_evidence(self.moments, products, self.variances[chosen], ridges)
             evidence.append(found)
-            weights.append(_solved(moments.centred_gram(), products[places, :, neurons], places))
-        return moments, torch.cat(evidence), torch.cat(weights)
+            weights.append(_weights_at(self.gram, products, found.argmax(1)))
+        return torch.cat(evidence), torch.cat(weights)
 
-    def typed_evidence(self, filters: Tensor, ridges: Sequence[float]) -> Tensor:
-        """Of weights that are those of some type, (n_types, K), times a strength of 0 or more: (n_neurons, h * w)."""
-        total = self.wanted.new_full((self.wanted.shape[1], self.n_places), -math.inf)
-        at_once = max(1, _MOST_NUMBERS // (len(self.rows) * self.n_places))  # types
-        neurons_at_once = max(1, _MOST_NUMBERS // (len(ridges) * self.n_places))
-        for some in filters.split(at_once):
-            maps = [torch.einsum("tk,bkp->tpb", some, features) for features, _ in self.batches()]
-            for features in torch.cat(maps, 2):  # (h * w, n_images) of one type
-                moments = FeatureMoments(1, self.n_places, self.wanted)
-                moments.add(features.T[:, None])
-                for chosen in torch.arange(self.wanted.shape[1]).split(neurons_at_once):
-                    cross = (features @ self.wanted[:, chosen]).clamp(min=0.0)
-                    found = constant_noise_evidence(moments, cross[:, None], self.variances[chosen], ridges)
-                    total[chosen] = torch.logaddexp(total[chosen], found)
-        return total - math.log(len(filters))
+    def typed_fit(self, filters: Tensor, ridges: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """Of weights that are those of some type, (n_types, K), times a strength of 0 or more: as `free_fit`.
 
-    def products_at(self, places: Tensor) -> Tensor:
-        """sum_b c_b y_bn of the features where each neuron looks: (n_neurons, K)."""
-        total = self.wanted.new_zeros(len(places), self.bank.n_features)
-        for features, shown in self.batches():
-            total += torch.einsum("bkn,bn->nk", features[:, :, places], shown)
-        return total
+        The weights are again the neuron's own, at the place that is best by its type.
+        """
+        of_types = [self.moments.projected(one) for one in filters]
+        evidence, weights = [], []
+        for chosen, products in self.products():
+            found = products.new_full((len(chosen), self.n_places), -math.inf)
+            for one, moments in zip(filters, of_types, strict=True):
+                cross = torch.einsum("k,pkn->pn", one, products).clamp(min=0.0)
+                found = torch.logaddexp(
+                    found, constant_noise_evidence(moments, cross[:, None], self.variances[chosen], ridges)
+                )
+            evidence.append(found - math.log(len(filters)))
+            weights.append(_weights_at(self.gram, products, found.argmax(1)))
+        return torch.cat(evidence), torch.cat(weights)
 
 
 def _codes(weights: Tensor, metric: Tensor) -> Tensor:
@@ -208,20 +216,23 @@ def local_memory(n_channels: int, map_size: tuple[int, int], n_neurons: int, n_r
     """Bytes that `fit_local_features` takes at its peak, beside images and responses."""
     n_features = 2 * len(_ORDERS) * min(n_channels, _MOST_COLOURS)
     n_places = map_size[0] * map_size[1]
-    at_once = min(n_neurons, max(1, _MOST_NUMBERS // (n_features * n_places)))
-    products = n_places * at_once * (2 * n_features + 2 * n_ridges)
+    of_neuron = n_features * n_places
+    at_once = min(n_neurons, max(1, _MOST_NUMBERS // of_neuron))
+    kept = n_neurons * of_neuron if n_neurons * of_neuron <= _MOST_KEPT else 0
+    products = n_places * at_once * (n_features + 3 * n_ridges)
     grams = 6 * n_places * n_features**2
-    batch = 10 * _IMAGES_AT_ONCE * n_features * n_places
-    typed = 3 * _MOST_NUMBERS
-    return 4 * (max(products, typed) + grams + batch + 3 * n_neurons * n_places)
+    batch = 5 * _IMAGES_AT_ONCE * of_neuron
+    return 4 * (kept + products + grams + batch + 3 * n_neurons * n_places)
 
 
-def _solved(gram: Tensor, products: Tensor, places: Tensor) -> Tensor:
+def _weights_at(gram: Tensor, products: Tensor, places: Tensor) -> Tensor:
     """Ridge regression on the features at a place (n_neurons,) for each neuron: (n_neurons, K).
 
-    gram (h * w, K, K), products (n_neurons, K).
+    gram (h * w, K, K), products (h * w, K, n_neurons).
     """
-    return torch.linalg.solve(gram[places] + _steady(gram, _RIDGE), products[:, :, None])[:, :, 0]
+    neurons = torch.arange(len(places), device=places.device)
+    wanted = products[places, :, neurons]  # (n_neurons, K)
+    return torch.linalg.solve(gram[places] + _steady(gram, _RIDGE), wanted[:, :, None])[:, :, 0]
 
 
 def _steady(gram: Tensor, ridge: float) -> Tensor:

@@ -75,6 +75,14 @@ class FeatureMoments:
         mean = self.sums / self.n_images
         return self.gram - self.n_images * mean[:, :, None] * mean[:, None]
 
+    def projected(self, weights: Tensor) -> "FeatureMoments":
+        """Of the one feature that is the sum of these with weights (K,)."""
+        found = FeatureMoments(1, len(self.sums), self.sums)
+        found.n_images = self.n_images
+        found.sums = (self.sums @ weights)[:, None]
+        found.gram = torch.einsum("k,akl,l->a", weights, self.gram, weights)[:, None, None]
+        return found
+
 
 def constant_noise_evidence(
     moments: FeatureMoments, cross: Tensor, variances: Tensor, ridges: Sequence[float]

@@ -276,7 +276,7 @@ def start_places(model: Model, scores: Tensor | None, evidence: Tensor | None = 
         places = posterior(evidence, options.readout.temperature).view(-1, *core.output_shape[1:])
     elif scores is None:
         raise AssertionError("places start from scores or from evidence")
-    elif len(core.layers) == 1 and layer.depthwise is None:
+    elif len(core.layers) == 1 and layer.depthwise is None and options.readout.start != "types":  # has its kernels
         kernels = layer.spatial_kernels()
         found, places = shared_kernels(
             layer.padded(scores), options.core.layers()[0].kernel_size, smoothing, len(kernels)

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from whatwhere.core import fourier_correlation
 
-_OTHER_FEATURES = 0.1
-"""Of a neuron's weight of its type's own feature, what the others have at first."""
+_OTHER_FEATURES, _MOST_OF_OTHER = 0.4, 0.1
+"""Of a neuron's weight of its type's own feature, what the others have at first together, and each at most."""
 
 _ROUNDS = 5
 _NUMBERS = 2**24
@@ -47,7 +47,7 @@ def align_types(averages: Tensor, places: Tensor, kernel_size: tuple[int, int], 
         found = torch.zeros(n_types, codes.shape[1], device=codes.device).index_add_(0, types.to(codes.device), codes)
         kernels = functional.normalize(found, dim=1).view(n_types, averages.shape[1], *kernel_size)
         if left:
-            some = averages.split(max(1, _NUMBERS // (n_types * averages[0, 0].numel())))
+            some = averages.split(max(1, _NUMBERS // (n_types * averages[0].numel())))
             places = torch.cat([fourier_correlation(few, kernels).amax(1).flatten(1).argmax(1) for few in some])
     return Types(types, places, kernels)
 
@@ -79,8 +79,9 @@ def window_codes(averages: Tensor, places: Tensor, size: tuple[int, int]) -> Ten
 
 def codes_to_types(codes: Tensor, n_types: int, seed: int) -> Tensor:
     """Neurons whose codes (n_neurons, K) are alike, by k-means into at most so many types: (n_neurons,), int64."""
-    n_clusters = min(n_types, len(codes.unique(dim=0)))
-    found = KMeans(n_clusters, n_init=10, random_state=seed % 2**32).fit_predict(codes.double().cpu().numpy())
+    known = codes.double().cpu().round(decimals=6)
+    n_clusters = min(n_types, len(known.unique(dim=0)))
+    found = KMeans(n_clusters, n_init=10, random_state=seed % 2**32).fit_predict(known.numpy())
     return torch.from_numpy(found).long()
 
 
@@ -91,6 +92,7 @@ def start_features(types: Tensor, n_features: int) -> Tensor:
     tensor([[0.8333, 0.0833, 0.0833],
             [0.0833, 0.0833, 0.8333]])
     """
-    weights = torch.full((len(types), n_features), _OTHER_FEATURES)
+    other = min(_MOST_OF_OTHER, _OTHER_FEATURES / max(1, n_features - 1))
+    weights = torch.full((len(types), n_features), other)
     weights[torch.arange(len(types)), types.cpu()] = 1.0
     return weights / weights.sum(1, keepdim=True)

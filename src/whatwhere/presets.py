@@ -197,4 +197,13 @@ def options_over_preset(model: str, preset: str, values: dict[str, Any]) -> Mode
     options: ModelOptions = make_options(ModelOptions, merge(base, plain))
     if options.core.n_layers == 1 and "group_sparsity" not in given:  # the preset's has nothing to act on
         options = replace(options, penalties=replace(options.penalties, group_sparsity=0.0))
-    return options
+    return _without_holding(options, plain.get("readout"))
+
+
+def _without_holding(options: ModelOptions, given: Any) -> ModelOptions:
+    """Without the preset's `hold_features` where there is nothing to hold, unless it was given."""
+    readout, n_maps = options.readout, options.core.layers()[-1].n_maps
+    asked = isinstance(given, dict) and "hold_features" in given
+    if asked or (readout.start != "average" and n_maps > 1):
+        return options
+    return replace(options, readout=replace(readout, hold_features=0))

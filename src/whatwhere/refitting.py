@@ -51,13 +51,15 @@ def refit(
     the same seed, data and number of threads the result is the same to the last bit on a CPU.
     """
     trainer = Trainer(model.train(), all_images(data), seed=seed)
-    for number, n_steps in enumerate(steps_at_each_rate(history)):
-        trainer.set_rate(number)
-        for _ in range(n_steps):
-            if interrupted():
-                return False
-            trainer.step()
-    trainer.check_finite()
-    model.eval()
-    trainer.settle()
+    try:
+        for number, n_steps in enumerate(steps_at_each_rate(history)):
+            trainer.set_rate(number)
+            for _ in range(n_steps):
+                if interrupted():
+                    return False
+                trainer.step()
+        trainer.check_finite()
+        trainer.finish()
+    finally:
+        trainer.close()
     return True

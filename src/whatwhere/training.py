@@ -114,7 +114,10 @@ def train(
     Raises `TrainingError` where the loss is no longer finite, `RunError` where the checkpoint belongs to another fit.
     """
     trainer = Trainer(model, data, seed=seed, checkpoint=checkpoint, observer=observer, candidate=candidate)
-    return trainer.train(resume, interrupted)
+    try:
+        return trainer.train(resume, interrupted)
+    finally:
+        trainer.close()
 
 
 def backpropagate(model: Model, images: Tensor, responses: Tensor) -> Tensor:
@@ -172,11 +175,7 @@ class Trainer:
                 self._save_checkpoint()
         self._save_checkpoint()
         self._load(self.best)
-        self.batches.close()
-        if self.active is not None:
-            self.active.end()
-        self.model.eval()
-        self.settle()
+        self.finish()
         return Result(schedule.stopped or "interrupted", list(schedule.history), schedule.best_loss, schedule.best_step)
 
     def step(self) -> None:
@@ -201,6 +200,12 @@ class Trainer:
         self.model.readout.project()
         self.schedule.step += 1
 
+    def close(self) -> None:
+        """Stops reading ahead and brings masks up to date."""
+        self.batches.close()
+        if self.active is not None:
+            self.active.end()
+
     def _active_set(self) -> ActiveSet | None:
         """Where masks may become sparse, and steps of the pixels that they hold are wanted."""
         readout, options = self.model.readout, self.options
@@ -208,8 +213,10 @@ class Trainer:
             return None
         return ActiveSet(readout, self.optimizer, lambda values: OPTIMIZERS[options.optimizer](values, options))
 
-    def settle(self) -> None:
-        """Where neurons look under the final parameters, where that is inferred: it was last done some steps before."""
+    def finish(self) -> None:
+        """Leaves the model whole, in evaluation mode, its places, where inferred, those of the final parameters."""
+        self.close()
+        self.model.eval()
         if isinstance(self.model.readout, PosteriorReadout):
             settle(self.model, self.data.images, self.data.responses, mixed_seed(self.seed, -1))
 
@@ -227,7 +234,7 @@ class Trainer:
         if validation_loss < schedule.best_loss:
             schedule.best_loss, schedule.best_step, schedule.checks_without_better = validation_loss, schedule.step, 0
             self.best = {name: tensor.clone() for name, tensor in self._state().items()}
-        elif schedule.step > options.patience_from:
+        elif schedule.step > max(options.patience_from, self.model.options.readout.hold_features):
             schedule.checks_without_better += 1
         if schedule.checks_without_better >= options.patience:
             self._slow_down()
@@ -359,6 +366,8 @@ class Trainer:
 
     def _broken(self) -> list[str]:
         """The parameters and statistics that hold NaN or infinite values."""
+        if self.active is not None:
+            self.active.write()
         return [name for name, tensor in self.model.state_dict().items() if not torch.isfinite(tensor).all()]
 
     def _diagnosis(self, losses: str) -> str:

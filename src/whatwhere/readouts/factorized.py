@@ -1,7 +1,7 @@
 """The paper's readout: a sparse mask says *where*, a vector of feature weights says *what* (equation 3)."""
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from whatwhere.config import ReadoutOptions
 from whatwhere.penalties import mean_l1, mean_product_l1
 from whatwhere.readouts.base import Readout, Start, draw, draw_features, factorized_product, mask_positions
-from whatwhere.readouts.support import Support, sparse_support, supported_product
+from whatwhere.readouts.support import Restricted, SupportCache, supported_product
 
 
 class FactorizedReadout(Readout):
@@ -36,23 +36,26 @@ class FactorizedReadout(Readout):
         else:
             self.weights = nn.Parameter(torch.full((n_neurons, n_features), 1.0 / n_features))
 
-        self.support: Support | None = None
-        self.values: Tensor | None = None
+        self.restricted: Restricted | None = None
+        self.cache = SupportCache()
 
-    def restrict(self, support: Support | None, values: Tensor | None) -> None:
-        """From here on the masks are these values (n_values,) on a support, not the parameter; None: the parameter."""
-        self.support, self.values = support, values
+    def restrict(self, restricted: Restricted | None) -> None:
+        """From here on the masks are these values on a support, not the parameter; None: the parameter."""
+        self.restricted = restricted
 
     def forward(self, maps: Tensor) -> Tensor:  # (n_images, K, h, w)
-        support, values = self.support, self.values
-        if not self.training and support is None:
-            support = sparse_support(self.mask.flatten(1))
-            values = None if support is None else support.gathered(self.mask)
-        if support is not None and values is not None:
-            return supported_product(values, self.weights, maps, support)
+        if self.restricted is not None:
+            return supported_product(self.restricted.values, self.weights, maps, self.restricted.support)
+        support = None if self.training else self.cache.of(self.mask)
+        if support is not None:
+            return supported_product(support.gathered(self.mask), self.weights, maps, support)
         if maps.shape[1] == 1:  # no weights: a plain product
             return (self.mask.flatten(1) @ maps.flatten(1).T).T
         return factorized_product(self.mask.flatten(1), self.weights, maps)  # (n_images, n_neurons)
+
+    def train(self, mode: bool = True) -> Self:
+        self.cache.clear()
+        return super().train(mode)
 
     @torch.no_grad()
     def initialize(self, start: Start, generator: torch.Generator) -> None:
@@ -76,8 +79,8 @@ class FactorizedReadout(Readout):
         product = strengths["product_l1"] / self.n_neurons
         norms, of_weights = self._mask_norms(), self.weights.abs().sum(1)  # (n_neurons,)
         masks = (strengths["mask_l1"] / self.n_neurons + product * of_weights) * (of_weights > 0)
-        if self.support is not None and self.values is not None:
-            found: list[tuple[Tensor, Tensor | float]] = [(self.values, masks[self.support.rows])]
+        if self.restricted is not None:
+            found: list[tuple[Tensor, Tensor | float]] = [(self.restricted.values, masks[self.restricted.support.rows])]
         else:
             found = [(self.mask, masks[:, None, None])]
         if isinstance(self.weights, nn.Parameter):
@@ -87,13 +90,12 @@ class FactorizedReadout(Readout):
 
     def _mask_norms(self) -> Tensor:
         """|m_n|_1, (n_neurons,)."""
-        if self.support is not None and self.values is not None:
-            return self.support.sums(self.values.abs())
-        return self.mask.abs().sum((1, 2))
+        return self.mask.abs().sum((1, 2)) if self.restricted is None else self.restricted.norms()
 
     @torch.no_grad()
     def project(self) -> None:
-        masks = self.mask if self.values is None else self.values
+        restricted = self.restricted
+        masks = self.mask if restricted is None else restricted.values
         if self.options.nonnegative_masks:
             masks.clamp_(min=0.0)
         if self.map_shape[0] == 1:
@@ -104,10 +106,14 @@ class FactorizedReadout(Readout):
             norms = self.weights.norm(dim=1, keepdim=True)  # (n_neurons, 1)
             norms[norms == 0] = 1.0  # weights that are all 0 stay; the mask must not die with them
             self.weights.div_(norms)
-            masks.mul_(norms.unsqueeze(2) if self.support is None else norms[self.support.rows, 0])
+            masks.mul_(norms.unsqueeze(2) if restricted is None else norms[restricted.support.rows, 0])
 
     def masks(self) -> Tensor:
-        return self.mask.detach()
+        masks = self.mask.detach()
+        if self.restricted is not None:
+            masks = masks.clone()
+            self.restricted.support.scatter_(masks, self.restricted.values.detach())
+        return masks
 
     def positions(self) -> Tensor:
         return mask_positions(self.masks())

@@ -1,7 +1,7 @@
 """The posterior readout: where a neuron looks is a discrete unknown, so it is inferred rather than penalised."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from whatwhere.location_posterior import blur, features_at_places
 from whatwhere.noise_models import NOISE_MODELS, NoiseModel
 from whatwhere.penalties import mean_l1
 from whatwhere.readouts.base import Readout, Start, draw_features, factorized_product, mask_positions
-from whatwhere.readouts.support import sparse_support, supported_product
+from whatwhere.readouts.support import SupportCache, supported_product
 
 _LEFT_OUT = 1e-6
 """Of a mask, which sums to one, at most what pixels that are hardly possible have together; they are not read."""
@@ -50,6 +50,7 @@ class PosteriorReadout(Readout):
         self.n_neurons, self.map_shape, self.options = n_neurons, map_shape, options
         self.solved = n_features == 1 and options.nonlinearity == "identity"
         self.weights = nn.Parameter(torch.full((n_neurons, n_features), 1.0 / n_features), not self.solved)
+        self.cache = SupportCache(_LEFT_OUT / (height * width))
         self.posterior: Tensor
         self.mask: Tensor
         self.noise_number: Tensor
@@ -69,7 +70,7 @@ class PosteriorReadout(Readout):
     def forward(self, maps: Tensor) -> Tensor:  # (n_images, K, h, w)
         if self.training and self.options.sampled:
             return (self._drawn(maps) * self.weights.T).sum(1)  # (n_images, n_neurons)
-        support = None if self.training else sparse_support(self.mask.flatten(1), _LEFT_OUT / self.mask[0].numel())
+        support = None if self.training else self.cache.of(self.mask)
         if support is not None:
             return supported_product(support.gathered(self.mask), self.weights, maps, support)
         return factorized_product(self.mask.flatten(1), self.weights, maps)
@@ -121,6 +122,10 @@ class PosteriorReadout(Readout):
         self.noise_number.fill_(NOISE_MODELS.index(noise.kind))
         self.coefficients.copy_(noise.coefficients)
         self.dispersion.copy_(noise.dispersion)
+
+    def train(self, mode: bool = True) -> Self:
+        self.cache.clear()
+        return super().train(mode)
 
     @torch.no_grad()
     def initialize(self, start: Start, generator: torch.Generator) -> None:

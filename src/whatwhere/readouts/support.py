@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -21,31 +22,24 @@ class Support:
 
     - `starts` (n_neurons + 1,), `pixels` (n_values,): the pixels of neuron n are pixels[starts[n] : starts[n + 1]]
     - `rows` (n_values,): the neuron of each value
-    - `pixel_starts` (n_pixels + 1,), `neurons` (n_values,): the same by pixel, and `order`: where its values are
     """
 
     starts: Tensor
     pixels: Tensor
     rows: Tensor
-    pixel_starts: Tensor
-    neurons: Tensor
-    order: Tensor
     shape: tuple[int, int]
 
     @classmethod
     def of(cls, pattern: Tensor) -> "Support":
         """Where a pattern (n_neurons, n_pixels) is true."""
         neurons, pixels = pattern.nonzero(as_tuple=True)
-        order = torch.argsort(pixels, stable=True)
-        return cls(
-            _starts(neurons, pattern.shape[0]),
-            pixels,
-            neurons,
-            _starts(pixels[order], pattern.shape[1]),
-            neurons[order],
-            order,
-            (pattern.shape[0], pattern.shape[1]),
-        )
+        return cls(_starts(neurons, pattern.shape[0]), pixels, neurons, (pattern.shape[0], pattern.shape[1]))
+
+    @cached_property
+    def by_pixel(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The same by pixel: where each one's neurons begin (n_pixels + 1,), which they are, where their values are."""
+        order = torch.argsort(self.pixels, stable=True)
+        return _starts(self.pixels[order], self.shape[1]), self.rows[order], order
 
     @property
     def density(self) -> float:
@@ -66,30 +60,13 @@ class Support:
         """Puts the values where they belong in something (n_neurons, n_pixels), the rest as it is."""
         dense.view(self.shape)[self.rows, self.pixels] = values
 
-    def sums(self, values: Tensor) -> Tensor:
-        """The sum of each neuron's values: (n_neurons,)."""
-        return values.new_zeros(self.shape[0]).index_add_(0, self.rows, values)
-
     def part(self, first: int, last: int) -> tuple["Support", slice]:
         """Of the neurons first to last - 1 alone, and which of the values those are."""
         if (first, last) == (0, self.shape[0]):
             return self, slice(None)
         some = slice(int(self.starts[first]), int(self.starts[last]))
-        kept = (self.neurons >= first) & (self.neurons < last)
-        neurons = self.neurons[kept] - first
-        counts = torch.zeros(self.shape[1], dtype=torch.int64, device=kept.device)
-        counts.scatter_add_(0, self.pixels[some], torch.ones_like(self.pixels[some]))
-        pixel_starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        part = Support(
-            self.starts[first : last + 1] - some.start,
-            self.pixels[some],
-            self.rows[some] - first,
-            pixel_starts,
-            neurons,
-            self.order[kept] - some.start,
-            (last - first, self.shape[1]),
-        )
-        return part, some
+        starts = self.starts[first : last + 1] - some.start
+        return Support(starts, self.pixels[some], self.rows[some] - first, (last - first, self.shape[1])), some
 
     def masks(self, values: Tensor) -> Tensor:
         """A sparse matrix (n_neurons, n_pixels) of these values."""
@@ -97,7 +74,8 @@ class Support:
 
     def transposed(self, values: Tensor) -> Tensor:
         """A sparse matrix (n_pixels, n_neurons) of these values."""
-        return _csr(self.pixel_starts, self.neurons, values[self.order], (self.shape[1], self.shape[0]))
+        starts, neurons, order = self.by_pixel
+        return _csr(starts, neurons, values[order], (self.shape[1], self.shape[0]))
 
     def products(self, left: Tensor, right: Tensor) -> Tensor:
         """The values of left @ right.T here, left (n_neurons, m), right (n_pixels, m): (n_values,)."""
@@ -106,9 +84,50 @@ class Support:
         return found.values()
 
 
+@dataclass(frozen=True, eq=False)
+class Restricted:
+    """Masks (n_neurons, n_pixels) that are these values (n_values,) on a support, and elsewhere as they were."""
+
+    support: Support
+    values: Tensor
+
+    def norms(self) -> Tensor:
+        """The sum of the magnitudes of each neuron's values: (n_neurons,)."""
+        return self.values.new_zeros(self.support.shape[0]).index_add_(0, self.support.rows, self.values.abs())
+
+
+class SupportCache:
+    """The support of masks, found once for all predictions without gradients from one `clear` to the next.
+
+    What changes masks in between must do so through PyTorch's own in-place operations, which it counts; its fused
+    optimisers are not counted, so whoever steps calls `clear`, as a readout does where its mode changes.
+    """
+
+    def __init__(self, least: float = 0.0) -> None:
+        self.least = least
+        self.key: tuple[int, int, torch.device] | None = None
+        self.support: Support | None = None
+
+    def of(self, masks: Tensor) -> Support | None:
+        """As `sparse_support` of the flattened masks (n_neurons, ...)."""
+        if torch.is_grad_enabled():
+            return sparse_support(masks.detach().flatten(1), self.least)
+        key = masks.data_ptr(), masks._version, masks.device
+        if key != self.key:
+            self.key, self.support = key, sparse_support(masks.flatten(1), self.least)
+        return self.support
+
+    def clear(self) -> None:
+        """Forgets the support."""
+        self.key = self.support = None
+
+
 def sparse_support(masks: Tensor, least: float = 0.0) -> Support | None:
-    """Where masks (n_neurons, n_pixels) are above `least` in magnitude; None where that is not sparse enough to pay."""
-    pattern = masks.abs() > least
+    """Where masks (n_neurons, n_pixels) are above `least` in magnitude; None where that is not sparse enough to pay.
+
+    NaN counts as above: it must not vanish from what is computed.
+    """
+    pattern = ~(masks.abs() <= least)
     return Support.of(pattern) if pattern.sum() <= DENSEST * pattern.numel() else None
 
 
@@ -118,7 +137,8 @@ def supported_product(values: Tensor, weights: Tensor, maps: Tensor, support: Su
     values (n_values,) of the masks, weights (n_neurons, K), maps (n_images, K, h, w). Neurons are taken as many at once
     as their pooled features, sum_ij c_kij m_ijn, fit into memory; these are computed again in the backward pass.
     """
-    result: Tensor = _SupportedProduct.apply(values, weights, maps, support)
+    with torch.autocast(maps.device.type, enabled=False):  # sparse products have no half precision on every device
+        result: Tensor = _SupportedProduct.apply(values, weights.to(values.dtype), maps.to(values.dtype), support)
     return result
 
 
@@ -163,9 +183,16 @@ class _SupportedProduct(torch.autograd.Function):
 
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     """A sparse matrix by rows."""
-    with warnings.catch_warnings():  # that PyTorch calls them beta tells the user nothing
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)
+    _hear_warning()
+    return torch.sparse_csr_tensor(starts, columns, values, shape, check_invariants=False)
+
+
+@cache
+def _hear_warning() -> None:
+    """PyTorch says once in a process that such matrices are beta, which tells the user nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=False)
 
 
 def _by_pixel(maps: Tensor) -> Tensor:
