@@ -9,6 +9,7 @@ from torch import Tensor
 from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions, TrainingOptions
 from whatwhere.model import Model, Shapes
 from whatwhere.readouts import Start
+from whatwhere.readouts.support import Support
 from whatwhere.training import Trainer, TrainingData
 
 N_BATCHES = 4
@@ -166,8 +167,8 @@ def make_model(workload: Workload) -> Model:
     model.readout.initialize(Start(peaks, torch.ones(len(peaks)), 0.001), generator)
     if workload.support is not None:
         masks = model.readout.mask.flatten(1)
-        level = torch.rand(masks.shape, generator=generator)
-        masks[level > level.kthvalue(workload.support, 1, keepdim=True).values] = 0.0
+        chosen = torch.rand(masks.shape, generator=generator).topk(workload.support, 1).indices
+        masks.copy_(torch.zeros_like(masks).scatter_(1, chosen, masks.gather(1, chosen)))
     return model
 
 
@@ -178,14 +179,15 @@ def step_of(model: Model, images: Tensor, responses: Tensor) -> Callable[[], Non
     model.train()
     if not model.options.training.proximal:
         return trainer.step
-    masks = model.readout.mask.detach().clone()
+    support = Support.of(model.readout.mask.detach().flatten(1) != 0)
+    values = support.gathered(model.readout.mask.detach())
 
     def step() -> None:
         trainer.step()
         if model.readout.restricted is None:  # a whole step: masks of noise would not stay sparse by themselves
             with torch.no_grad():
-                model.readout.mask.copy_(masks)
-        elif len(model.readout.restricted.values) != SUPPORT * len(masks):
-            raise RuntimeError(f"masks hold {len(model.readout.restricted.values) / len(masks)} pixels, not {SUPPORT}")
+                support.scatter_(model.readout.mask.zero_(), values)
+        elif len(model.readout.restricted.values) != len(values):
+            raise RuntimeError(f"masks hold {len(model.readout.restricted.values):,} pixels, not {len(values):,}")
 
     return step

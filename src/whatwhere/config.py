@@ -246,8 +246,8 @@ class TrainingOptions:
     )
     whole_every: Count = _option(
         WHOLE_EVERY,
-        "proximal, factorised: of so many steps one is of whole masks; once most pixels are 0, the others are of those"
-        " that are not, which is faster. 1: always whole masks",
+        "proximal, factorised: of so many steps one is of whole masks; once all but a sixteenth of the pixels are 0,"
+        " the others are of those that are not, which is faster. 1: always whole masks",
     )
     batch_size: Count = _option(128, "images a step")
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = _option(

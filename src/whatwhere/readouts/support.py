@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 DENSEST = 1 / 16
 """Share of a mask's pixels above which a dense product is as fast; measured, see `benchmarks/README.md`."""
 
-_MOST_NUMBERS = 2**25
-"""Of pooled features that are held at once: 128 MiB."""
+_MOST_NUMBERS = 2**24
+"""Of pooled features that are held at once: 64 MiB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +171,7 @@ class _SupportedProduct(torch.autograd.Function):
             if of_weights is not None:
                 pooled = (some.masks(values[which]) @ by_pixel).view(last - first, n_images, n_features)
                 of_weights[first:last] = torch.bmm(wanted[:, None], pooled)[:, 0]
+                del pooled  # before as much is needed again
             of_pooled = (wanted[:, :, None] * weights[first:last, None]).flatten(1)  # (n, n_images * K)
             if of_values is not None:
                 of_values[which] = some.products(of_pooled, by_pixel)

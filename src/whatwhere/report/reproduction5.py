@@ -140,6 +140,8 @@ def _differs_fig5(results: GridResults) -> list[str]:
         "Networks have an offset and a ReLU for each neuron; the GLM's offset is inside its ReLU.",
         "Where neurons look at first, and which share a feature map, is found from a fixed bank of local features"
         " (factorised, posterior) or from averages that are decorrelated (the others); the paper takes the averages.",
+        "Feature weights of factorised and posterior readouts start from types and keep their proportions for some"
+        " hundred steps; the fully connected readout has an L2 penalty alone.",
         "The factorised readout's feature weights have norm 1, its L1 penalties are taken by proximal steps, those of"
         " masks about as strong as chance correlations ask; the paper's are 0.003 and 0.003 to 0.3 in its own units.",
     ]
