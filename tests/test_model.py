@@ -10,7 +10,7 @@ from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutO
 from whatwhere.core import output_shape
 from whatwhere.errors import OptionError
 from whatwhere.losses import LOSSES
-from whatwhere.model import Model, Shapes, check_options, initialize
+from whatwhere.model import Model, Shapes, check_options, initialize, spread
 from whatwhere.readouts import READOUTS, FullyConnectedReadout
 
 SHAPES = Shapes(n_channels=2, height=9, width=13, n_neurons=4)
@@ -413,3 +413,13 @@ def test_a_neuron_whose_mask_is_zero_looks_nowhere() -> None:
 def test_padding_is_valid_then_same_where_it_is_not_given() -> None:
     layers = CoreOptions(kernel_sizes=(5, 3, 3)).layers()
     assert [layer.padding for layer in layers] == ["valid", "same", "same"]
+
+
+def test_what_stands_for_all_images_is_spread_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.arange(1000.0)[:, None, None, None].expand(-1, 2, 3, 5)
+    assert spread(images, 4)[:, 0, 0, 0].tolist() == [0, 333, 666, 999]
+    assert len(spread(images, 2000)) == 1000
+    monkeypatch.setattr("whatwhere.model._MOST_SPREAD", 4 * 30 * 400)
+    assert len(spread(images, 2000)) == 400
+    monkeypatch.setattr("whatwhere.model._MOST_SPREAD", 1)
+    assert len(spread(images, 2000)) == 256, "never fewer than statistics need"

@@ -1,5 +1,6 @@
 """The model: core, readout, bias and output nonlinearity, r_n = f(sum_ijk c_kij q_kijn + b_n)."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,9 @@ SHRUNKEN = ("mask_l1", "feature_l1", "product_l1")
 
 _MOST_IMAGES = 2048
 """Images that the initial biases and statistics are computed from."""
+
+_FEWEST_SPREAD, _MOST_SPREAD = 256, 2**30
+"""Images, and bytes, of what stands for all of them."""
 
 _MOST_JUDGED = 8192
 """Images that initial amplitudes are computed from."""
@@ -290,8 +294,9 @@ def start_places(model: Model, scores: Tensor | None, evidence: Tensor | None = 
 
 
 def spread(rows: Images, most: int) -> Tensor:
-    """At most `most` rows, evenly from the first to the last: a recording may begin unlike it goes on."""
-    return rows[torch.linspace(0, len(rows) - 1, min(most, len(rows)), device=rows.device).long()]
+    """At most `most` rows, and 1 GiB, evenly from the first to the last: a recording may begin unlike it goes on."""
+    most = min(most, len(rows), max(_FEWEST_SPREAD, _MOST_SPREAD // (4 * math.prod(rows.shape[1:]))))
+    return rows[torch.linspace(0, len(rows) - 1, most, device=rows.device).long()]
 
 
 @torch.no_grad()
