@@ -35,6 +35,28 @@ class Workload:
     support: int | None = None
 
 
+def _three_layers(name: str, n_maps: int, n_neurons: int, steps: int) -> Workload:
+    """The paper's network for nonlinear populations, with so many maps in its last layer."""
+    return Workload(
+        name,
+        f"44x44x3, 5x5 kernels 32-64-{n_maps}, ReLU, batch norm with shift, squared error, {n_neurons:,} neurons,"
+        " batch 64",
+        ModelOptions(
+            core=CoreOptions(
+                kernel_sizes=(5, 5, 5),
+                n_maps=(32, 64, n_maps),
+                padding="valid",
+                nonlinearity="relu",
+                last_nonlinearity="relu",
+            ),
+            readout=ReadoutOptions(nonlinearity="relu"),
+            training=TrainingOptions(loss="squared", learning_rate=1e-3, batch_size=64),
+        ),
+        Shapes(n_channels=3, height=44, width=44, n_neurons=n_neurons),
+        steps=steps,
+    )
+
+
 WORKLOADS = {
     "1": Workload(
         "1",
@@ -50,23 +72,7 @@ WORKLOADS = {
         Shapes(n_channels=1, height=48, width=48, n_neurons=1000),
         steps=10,
     ),
-    "2": Workload(
-        "2",
-        "44x44x3, 5x5 kernels 32-64-4, ReLU, batch norm with shift, squared error, 1,000 neurons, batch 64",
-        ModelOptions(
-            core=CoreOptions(
-                kernel_sizes=(5, 5, 5),
-                n_maps=(32, 64, 4),
-                padding="valid",
-                nonlinearity="relu",
-                last_nonlinearity="relu",
-            ),
-            readout=ReadoutOptions(nonlinearity="relu"),
-            training=TrainingOptions(loss="squared", learning_rate=1e-3, batch_size=64),
-        ),
-        Shapes(n_channels=3, height=44, width=44, n_neurons=1000),
-        steps=4,
-    ),
+    "2": _three_layers("2", n_maps=4, n_neurons=1000, steps=4),
     "3": Workload(
         "3",
         "31x31x1, 13-3-3 kernels of 48 maps, softplus, Poisson, smoothness, group sparsity, product L1, 103 neurons,"
@@ -104,23 +110,7 @@ WORKLOADS = {
         Shapes(n_channels=1, height=36, width=64, n_neurons=5335),
         steps=2,
     ),
-    "5": Workload(
-        "5",
-        "44x44x3, 5x5 kernels 32-64-128, ReLU, batch norm with shift, squared error, 8,192 neurons, batch 64",
-        ModelOptions(
-            core=CoreOptions(
-                kernel_sizes=(5, 5, 5),
-                n_maps=(32, 64, 128),
-                padding="valid",
-                nonlinearity="relu",
-                last_nonlinearity="relu",
-            ),
-            readout=ReadoutOptions(nonlinearity="relu"),
-            training=TrainingOptions(loss="squared", learning_rate=1e-3, batch_size=64),
-        ),
-        Shapes(n_channels=3, height=44, width=44, n_neurons=8192),
-        steps=2,
-    ),
+    "5": _three_layers("5", n_maps=128, n_neurons=8192, steps=2),
 }
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -49,10 +49,8 @@ class StoredImages:
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
-    def mean(self, dim: int) -> Tensor:
-        """Over all images (dim 0): (C, H, W)."""
-        if dim != 0:
-            raise NotImplementedError(f"the mean over images is dim 0, not {dim}.")
+    def mean(self, dim: Literal[0]) -> Tensor:
+        """Over all images, dim 0, the only one that can be asked for: (C, H, W)."""
         total = torch.zeros(self.shape[1:], dtype=torch.float64)
         for some in self.split(_READ_AT_ONCE):
             total += some.sum(0, dtype=torch.float64).cpu()

@@ -41,11 +41,6 @@ class Support:
         order = torch.argsort(self.pixels, stable=True)
         return _starts(self.pixels[order], self.shape[1]), self.rows[order], order
 
-    @property
-    def density(self) -> float:
-        """The share of all pixels that neurons look at."""
-        return len(self.pixels) / max(1, self.shape[0] * self.shape[1])
-
     def pattern(self) -> Tensor:
         """(n_neurons, n_pixels), true here."""
         found = torch.zeros(self.shape, dtype=torch.bool, device=self.pixels.device)
