@@ -22,7 +22,9 @@ SOURCE = CHECKOUT / "src" / PACKAGE
 ROOT = "__init__"
 LEVELS = {
     **dict.fromkeys(["errors", "checks"], 0),
-    **dict.fromkeys(["config", "metrics", "losses", "penalties", "rows", "files", "interrupts"], 1),
+    **dict.fromkeys(
+        ["config", "metrics", "losses", "penalties", "rows", "files", "interrupts", "parallel", "schedule"], 1
+    ),
     **dict.fromkeys(["noise_models", "normal_hierarchy", "location_posterior"], 1),
     **dict.fromkeys(["stored_images", "batches"], 2),
     **dict.fromkeys(["recording", "recording_parts", "standardisation", "heldout", "formats", "datasets"], 2),
@@ -40,6 +42,7 @@ LEVELS = {
 }
 HEAVY = {
     "h5py",
+    "lightning_fabric",
     "matplotlib",
     "optuna",
     "pandas",

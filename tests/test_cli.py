@@ -22,7 +22,7 @@ from whatwhere.cli import console
 from whatwhere.cli.options import gather, options_help, parse_assignment
 from whatwhere.cost import Plan
 from whatwhere.errors import FormatError, OptionError
-from whatwhere.training import Check, Progress
+from whatwhere.schedule import Check, Progress
 
 SMALL = {
     "core": {"kernel_sizes": [5], "n_maps": 2},

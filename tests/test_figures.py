@@ -21,7 +21,7 @@ from whatwhere.report import (
 )
 from whatwhere.report.barcode import barcode_order, normalized_barcodes
 from whatwhere.report.style import COLOURS
-from whatwhere.training import Check
+from whatwhere.schedule import Check
 
 SIZE = (20, 32)  # height, width
 OFFSET = (2.0, 5.0)

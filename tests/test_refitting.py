@@ -10,8 +10,9 @@ import whatwhere as ww
 from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, TrainingOptions
 from whatwhere.model import Model, Shapes, initialize
 from whatwhere.refitting import all_images, refit, steps_at_each_rate
+from whatwhere.schedule import Check
 from whatwhere.simulation import simulate, simulate_population
-from whatwhere.training import Check, TrainingData, train
+from whatwhere.training import TrainingData, train
 
 SHAPES = Shapes(n_channels=2, height=9, width=13, n_neurons=4)
 

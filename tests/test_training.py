@@ -11,8 +11,9 @@ from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutO
 from whatwhere.errors import TrainingError
 from whatwhere.losses import LOSSES
 from whatwhere.model import Model, Shapes, initialize
+from whatwhere.schedule import Progress
 from whatwhere.storage import read_tensors
-from whatwhere.training import CHECKPOINT, CHECKPOINT_VERSION, Progress, Result, Trainer, TrainingData, train
+from whatwhere.training import CHECKPOINT, CHECKPOINT_VERSION, Result, Trainer, TrainingData, train
 
 SHAPES = Shapes(n_channels=1, height=12, width=17, n_neurons=6)
 

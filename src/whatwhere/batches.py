@@ -3,28 +3,31 @@
 import torch
 from torch import Tensor
 
+from whatwhere.parallel import ALONE, Parallel
 from whatwhere.stored_images import Images, StoredImages, Stream
 
 
 class Batches:
     """The batches of a fit, whole ones alone: every epoch has its own order, from the seed and the epoch's number.
 
-    A permutation of all images; of stored ones a shuffle that reads neighbours together (`streamed_order`).
+    A permutation of all images; of stored ones a shuffle that reads neighbours together (`streamed_order`). Processes
+    that share a fit have the same batches, and each takes its part. Raises `OptionError` where it would have none.
     """
 
-    def __init__(self, images: Images, batch_size: int, seed: int) -> None:
+    def __init__(self, images: Images, batch_size: int, seed: int, parallel: Parallel = ALONE) -> None:
         self.images, self.seed = images, seed
         self.batch_size = min(batch_size, len(images))
+        self.part = parallel.part(self.batch_size)
         self.n_batches = len(images) // self.batch_size
         self.epoch: int | None = None
         self.order: Tensor | Stream | None = None
 
     def of_step(self, step: int) -> tuple[Tensor, Tensor]:
-        """Which images the step takes, (batch_size,), and the images."""
+        """Which images this process takes in the step, (n_images,), and the images."""
         epoch, batch = divmod(step, self.n_batches)
         if epoch != self.epoch:
             self._begin(epoch)
-        start, stop = batch * self.batch_size, (batch + 1) * self.batch_size
+        start, stop = batch * self.batch_size + self.part.start, batch * self.batch_size + self.part.stop
         if isinstance(self.order, Stream):
             return self.order.batch(start, stop)
         assert self.order is not None

@@ -26,7 +26,7 @@ MODELS: dict[str, type[Estimator]] = {
 USUAL = ("factorized", "fixed-mask", "fully-connected", "ridge")
 """Models that are compared where none are named: the paper's three readouts and a linear one."""
 
-COMMON = {"seed", "device", "threads", "nonfinite"}
+COMMON = {"seed", "device", "threads", "nonfinite", "devices", "nodes"}
 """What is asked of every model alike; one that has no use for it (a device for ridge) is not told."""
 
 
@@ -37,8 +37,8 @@ def make_model(
 
     values: options by concern, as in a configuration file, in place of the preset's: `{"core": {"n_maps": 8}}`, or
     `{"strengths": [1, 10]}` for ridge; a strength of the readout given replaces all those that the preset searches.
-    common: seed, device, threads, nonfinite. Raises `OptionError` for a name or an option that is not known, or options
-    that do not fit together.
+    common: seed, device, threads, nonfinite, devices, nodes. Raises `OptionError` for a name or an option that is not
+    known, or options that do not fit together.
 
     >>> make_model("factorized", {"core": {"n_maps": 8}}).core.n_maps
     8

@@ -332,6 +332,8 @@ class RunOptions:
     seed: Annotated[int, Field(ge=0)] = _option(0, "of neurons, split, kernels, masks and batches")
     device: str = _option("auto", "auto (a GPU if there is one), cpu, cuda, cuda:1, ...")
     threads: Count | None = _option(None, "of the CPU; the machine's default if not given")
+    devices: Count = _option(1, "GPUs, or processes of the CPU, of each machine that share one fit")
+    nodes: Count = _option(1, "machines that share one fit")
     nonfinite: Literal["error", "rows", "neurons"] = _option(
         "error", "responses that are NaN or infinite: refuse them, or leave out their rows or neurons"
     )

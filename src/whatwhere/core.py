@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from whatwhere.config import CoreOptions, LayerShape
 from whatwhere.errors import InputError
+from whatwhere.parallel import ALONE, Parallel
 from whatwhere.penalties import group_slopes, group_sparsity, kernel_norms, smoothness
 
 NONLINEARITIES = {
@@ -28,8 +29,11 @@ _LEAST_PIXELS = 81
 class UnitBatchNorm(nn.Module):
     """Batch normalisation to unit variance: an optional learned shift, never a learned scale.
 
-    A learned scale would let the core grow its maps and so escape the penalty on the masks.
+    A learned scale would let the core grow its maps and so escape the penalty on the masks. Processes that share a
+    batch normalise by the statistics of all of it.
     """
+
+    parallel: Parallel = ALONE
 
     def __init__(self, n_maps: int, shift: bool, momentum: float) -> None:
         super().__init__()
@@ -44,6 +48,8 @@ class UnitBatchNorm(nn.Module):
         self.scale: Tensor
 
     def forward(self, maps: Tensor) -> Tensor:  # (n_images, K, h, w)
+        if self.training and self.parallel.size > 1:
+            return self._shared(maps)
         return functional.batch_norm(
             maps,
             self.running_mean,
@@ -54,6 +60,22 @@ class UnitBatchNorm(nn.Module):
             momentum=self.momentum,
             eps=self.eps,
         )
+
+    def _shared(self, maps: Tensor) -> Tensor:
+        """By the mean and variance over the images of all processes, through which gradients pass."""
+        n_maps = maps.shape[1]
+        moved = maps.float() - self.running_mean.clone().view(-1, 1, 1)  # small means, so that squares lose no digits
+        count = moved.new_full((1,), maps.numel() / n_maps)
+        sums = self.parallel.sum(torch.cat([moved.sum((0, 2, 3)), moved.square().sum((0, 2, 3)), count]))
+        total, squares, count = sums.split([n_maps, n_maps, 1])
+        mean = total / count
+        variance = squares / count - mean.square()
+        with torch.no_grad():
+            self.running_mean.add_(self.momentum * mean)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        normalised = (moved - mean.view(-1, 1, 1)) * (variance + self.eps).rsqrt().view(-1, 1, 1)
+        shifted = normalised if self.shift is None else normalised + self.shift.view(-1, 1, 1)
+        return shifted.to(maps.dtype)
 
 
 class Layer(nn.Module):

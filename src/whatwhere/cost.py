@@ -1,6 +1,7 @@
 """What a fit needs before it starts: memory from the sizes, time from a few steps made on a copy."""
 
 import copy
+import math
 import time
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ class Plan:
     one step or what the inference of places takes, at first or later. seconds_per_step: measured, inferences of places
     spread over the steps between two of them; 0 for a model that is solved without steps. least_seconds: if the
     validation loss never got better; most_seconds: at `max_steps`, and again for a last fit to all images; both for all
-    candidates.
+    candidates. Of several processes that share the fit, n_processes, both are those of each.
     """
 
     n_images: int
@@ -33,38 +34,48 @@ class Plan:
     least_seconds: float
     most_seconds: float
     notes: tuple[str, ...] = ()
+    n_processes: int = 1
 
 
-def make_plan(model: Model, data: TrainingData, n_candidates: int, notes: tuple[str, ...] = ()) -> Plan:
+def make_plan(
+    model: Model, data: TrainingData, n_candidates: int, notes: tuple[str, ...] = (), n_processes: int = 1
+) -> Plan:
     """The plan for fitting `n_candidates` models like this one; `model` itself is not changed."""
     options = model.options.training
-    seconds = _seconds_per_step(model, data) + _seconds_of_places(model, data)
+    batch = _batch(model, data, n_processes)
+    seconds = _seconds_per_step(model, data, batch) + _seconds_of_places(model, data)
     least = min(options.patience_from + options.check_every * options.patience * options.n_rates, options.max_steps)
     return Plan(
         n_images=len(data.images),
         n_validation=len(data.validation_images),
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
         n_candidates=n_candidates,
-        memory=estimate_memory(model, data),
+        memory=estimate_memory(model, data, n_processes),
         seconds_per_step=seconds,
         least_seconds=seconds * least * n_candidates,
         most_seconds=seconds * options.max_steps * (n_candidates + options.refit),
         notes=notes,
+        n_processes=n_processes,
     )
 
 
-def estimate_memory(model: Model, data: TrainingData) -> int:
-    """Bytes at the peak: data, seven copies of the parameters, and every map kept for the gradient of a step.
+def _batch(model: Model, data: TrainingData, n_processes: int) -> int:
+    """Images that each process takes in a step, at most."""
+    return math.ceil(min(model.options.training.batch_size, len(data.images)) / n_processes)
 
-    Where places are inferred, the posterior and its best copy too, and the inference's own where that is more.
+
+def estimate_memory(model: Model, data: TrainingData, n_processes: int = 1) -> int:
+    """Bytes at the peak, of each process that shares the fit: data, parameters, maps.
+
+    The parameters come seven times, and every map that is kept for the gradient of a step. Where places are inferred,
+    the posterior and its best copy too, and the inference's own where that is more.
     """
     parts = (data.images, data.responses, data.validation_images, data.validation_responses)
     data_bytes = sum(part.nbytes for part in parts)
     parameter_bytes = sum(parameter.numel() for parameter in model.parameters()) * 4
     parameters = 7 * parameter_bytes  # value, gradient, two moments; the best value and its two moments
-    batch = min(model.options.training.batch_size, len(data.images))
     buffers = 3 * 4 * sum(buffer.numel() for buffer in model.readout.buffers())
-    at_once = 4 * batch * _floats_per_image(model)
+    at_once = 4 * _batch(model, data, n_processes) * _floats_per_image(model)
     if isinstance(model.readout, PosteriorReadout):
         at_once = max(at_once, location_memory(model, len(data.images)))
     if model.options.readout.start == "features":
@@ -88,13 +99,12 @@ def _floats_per_image(model: Model) -> int:
     return total + 2 * pooled + 4 * shapes.n_neurons
 
 
-def _seconds_per_step(model: Model, data: TrainingData) -> float:
+def _seconds_per_step(model: Model, data: TrainingData, batch: int) -> float:
     trial = copy.deepcopy(model).train()
-    batch = slice(0, min(model.options.training.batch_size, len(data.images)))
     seconds = 0.0
     for number in range(1 + _TIMED_STEPS):  # the first one warms up
         started = time.perf_counter()
-        backpropagate(trial, data.images[batch], data.responses[batch]).item()
+        backpropagate(trial, data.images[:batch], data.responses[:batch]).item()
         if number:
             seconds += time.perf_counter() - started
     return seconds / _TIMED_STEPS

@@ -23,6 +23,7 @@ from whatwhere.initialisation import (
 from whatwhere.local_features import fit_local_features
 from whatwhere.location_posterior import posterior
 from whatwhere.neuron_types import align_types, framed, start_features
+from whatwhere.parallel import Parallel
 from whatwhere.penalties import weighted_sum
 from whatwhere.readouts import READOUTS, PosteriorReadout, Start
 from whatwhere.stored_images import Images
@@ -85,6 +86,12 @@ class Model(nn.Module):
         if smooth_only:
             strengths |= dict.fromkeys(SHRUNKEN, 0.0)
         return weighted_sum(strengths, terms, predictions.new_zeros(()))
+
+    def share(self, parallel: Parallel) -> None:
+        """Normalises by the statistics of all the processes' images in training."""
+        for module in self.modules():
+            if isinstance(module, UnitBatchNorm):
+                module.parallel = parallel
 
     def locations(self) -> np.ndarray:
         """Where each neuron looks, (n_neurons, 2): row and column in pixels of the image.

@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 import torch
 
 from whatwhere.model import Model
+from whatwhere.parallel import ALONE, Parallel
+from whatwhere.schedule import Check
 from whatwhere.stored_images import joined
-from whatwhere.training import Check, Trainer, TrainingData
+from whatwhere.training import Trainer, TrainingData
 
 
 def steps_at_each_rate(history: Sequence[Check]) -> list[int]:
@@ -44,18 +46,19 @@ def refit(
     *,
     seed: int,
     interrupted: Callable[[], bool] = lambda: False,
+    parallel: Parallel = ALONE,
 ) -> bool:
     """Fits `model`, which is as at the start of the fit with this history, to all images of `data`, in place.
 
     Nothing is looked at on the way and nothing chosen. Returns whether it ended; it did not where `interrupted()`. With
     the same seed, data and number of threads the result is the same to the last bit on a CPU.
     """
-    trainer = Trainer(model.train(), all_images(data), seed=seed)
+    trainer = Trainer(model.train(), all_images(data), seed=seed, parallel=parallel)
     try:
         for number, n_steps in enumerate(steps_at_each_rate(history)):
             trainer.set_rate(number)
             for _ in range(n_steps):
-                if interrupted():
+                if parallel.any(interrupted()):
                     return False
                 trainer.step()
         trainer.check_finite()

@@ -19,6 +19,7 @@ from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
 from whatwhere.files import replacing
 from whatwhere.formats.npy import read_npy
 from whatwhere.metrics import ScoreTable, paired_difference
+from whatwhere.parallel import helps
 from whatwhere.recording import Recording
 from whatwhere.storage import CONFIG_FILE, HISTORY_FILE, MODEL_FILE, write_text
 
@@ -104,14 +105,22 @@ def fit_run(
     """Fits `model`, scores it on the held-out part, and writes the run; a run that had ended is only read again.
 
     What the folder holds is touched only after model and recording were found to fit each other. On Ctrl-C the best
-    model so far is kept and written, and the checkpoints stay, so that the run can be resumed.
+    model so far is kept and written, and the checkpoints stay, so that the run can be resumed. Of processes that share
+    the fit the first alone writes and scores.
     """
-    check_folder(folder, overwrite=overwrite, resume=resume)
-    model.check(recording)
-    open_folder(folder, overwrite=overwrite, resume=resume)
-    if resume and (folder / METRICS_FILE).exists() and not (folder / CHECKPOINTS).exists():
+
+    def begin() -> bool:
+        check_folder(folder, overwrite=overwrite, resume=resume)
+        model.check(recording)
+        open_folder(folder, overwrite=overwrite, resume=resume)
+        return resume and (folder / METRICS_FILE).exists() and not (folder / CHECKPOINTS).exists()
+
+    has_ended = model.processes().from_first(begin)
+    if has_ended:
         return read_run(model, recording, folder)
     model.fit(recording, folder=folder, resume=resume, observer=observer)
+    if helps():
+        return Run(model, None)
     model.save(folder)  # before the scores: what was fitted is kept, whatever they meet
     scores = scores_of(model, recording)
     write_run(model, scores, folder)
@@ -207,10 +216,16 @@ def compare(
     if len(set(names)) < len(names):
         raise OptionError(f"models {', '.join(names)}: each can be compared once.")
     models = {name: make_model(name, own_values(name, names, values or {}), preset=preset, **common) for name in names}
-    check_folder(folder, overwrite=overwrite, resume=resume)
-    for model in models.values():
-        model.check(recording)
-    open_folder(folder, overwrite=overwrite, resume=resume)
+
+    def begin() -> None:
+        check_folder(folder, overwrite=overwrite, resume=resume)
+        for model in models.values():
+            model.check(recording)
+        open_folder(folder, overwrite=overwrite, resume=resume)
+
+    max((model.processes() for model in models.values()), key=lambda processes: processes.size).from_first(begin)
+    if helps():
+        return _help_compare(models, recording, folder, resume)
     runs: dict[str, Run] = {}
     for name, model in models.items():
         runs[name] = fit_run(model, recording, folder / name, resume=resume, observer=observe(name))
@@ -221,6 +236,17 @@ def compare(
         write_metrics(comparison.metrics(), folder)
         write_text(folder / DIFFERENCES_FILE, comparison.differences.to_csv(index=False))
     return comparison
+
+
+def _help_compare(models: dict[str, Estimator], recording: Recording, folder: Path, resume: bool) -> Comparison:
+    """The part that a process has in a comparison that another one runs: the fits that they share."""
+    runs: dict[str, Run] = {}
+    for name, model in models.items():
+        if model.processes().size > 1:
+            runs[name] = fit_run(model, recording, folder / name, resume=resume)
+            if runs[name].model.stopped_ == "interrupted":
+                break
+    return Comparison(runs, differences({}))
 
 
 def own_values(name: str, names: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from whatwhere.config import TrainingOptions
 from whatwhere.errors import RunError, TrainingError
 from whatwhere.location_inference import is_due, locate, settle, training_loss
 from whatwhere.model import Model
+from whatwhere.parallel import ALONE, Parallel
 from whatwhere.proximal import shrink
 from whatwhere.readouts import FactorizedReadout, PosteriorReadout
+from whatwhere.schedule import Check, Progress, Schedule
 from whatwhere.storage import read_tensors, write_tensors
 from whatwhere.stored_images import Images
 
@@ -46,44 +48,6 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
-class Check:
-    """One look at the validation loss; losses are unpenalised, averaged over images and neurons."""
-
-    step: int
-    learning_rate: float
-    training_loss: float
-    validation_loss: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a progress callback is told at every check."""
-
-    check: Check
-    best_loss: float
-    best_step: int
-    max_steps: int
-    seconds_left: float
-    """If the validation loss never gets better again: what training takes at the least."""
-    candidate: int = 0
-    """Number of the candidate strengths being fitted."""
-
-
-@dataclass
-class Schedule:
-    """Where training stands: everything the loop needs beyond parameters and optimiser."""
-
-    step: int = 0
-    rate_number: int = 0
-    best_loss: float = math.inf
-    best_step: int = 0
-    checks_without_better: int = 0
-    stopped: str = ""
-    history: list[Check] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class Result:
     """How a fit ended: why it stopped, the checks, and the best of them (whose parameters the model now has)."""
 
@@ -103,6 +67,7 @@ def train(
     observer: Callable[[Progress], None] | None = None,
     candidate: int = 0,
     interrupted: Callable[[], bool] = lambda: False,
+    parallel: Parallel = ALONE,
 ) -> Result:
     """Fits `model` in place with early stopping and leaves it with its best parameters, in evaluation mode.
 
@@ -110,26 +75,33 @@ def train(
     parameters (and the optimiser's moments that belong to them) come back and the learning rate falls, `n_rates`
     rates in all. With the same seed, data and number of threads the result is the same to the last bit on a CPU,
     resumed from `checkpoint` or not. Where `interrupted()` is true (see `interrupts`) the fit ends at the next step.
+    Processes that share the fit (`parallel`) each call this with the same model and data, and take a part of every
+    batch each; the first one alone reads and writes the checkpoint.
 
     Raises `TrainingError` where the loss is no longer finite, `RunError` where the checkpoint belongs to another fit.
     """
-    trainer = Trainer(model, data, seed=seed, checkpoint=checkpoint, observer=observer, candidate=candidate)
+    trainer = Trainer(
+        model, data, seed=seed, checkpoint=checkpoint, observer=observer, candidate=candidate, parallel=parallel
+    )
     try:
         return trainer.train(resume, interrupted)
     finally:
         trainer.close()
 
 
-def backpropagate(model: Model, images: Tensor, responses: Tensor) -> Tensor:
-    """Adds the gradient of loss and penalties over one batch to the parameters; returns the loss without penalties."""
+def backpropagate(model: Model, images: Tensor, responses: Tensor, share: float = 1.0) -> Tensor:
+    """Adds the gradient of loss and penalties over one batch to the parameters; returns the loss without penalties.
+
+    Both times `share`, the part of a batch that these images are: so those of all its parts make the batch's in sum.
+    """
     options = model.options
     with torch.autocast(images.device.type, torch.bfloat16, enabled=options.training.precision == "bf16"):
         predictions = model(images)  # (n_images, n_neurons)
     predictions = predictions.float()
     loss = training_loss(model, predictions, responses)
     penalty = model.penalty(options.penalties, predictions, smooth_only=options.training.proximal)
-    (loss + penalty).backward()
-    return loss.detach()
+    (share * (loss + penalty)).backward()
+    return share * loss.detach()
 
 
 class Trainer:
@@ -144,8 +116,11 @@ class Trainer:
         checkpoint: Path | None = None,
         observer: Callable[[Progress], None] | None = None,
         candidate: int = 0,
+        parallel: Parallel = ALONE,
     ) -> None:
-        self.model, self.data, self.seed = model, data, seed
+        self.model, self.data, self.seed, self.parallel = model, data, seed, parallel
+        model.share(parallel)
+        parallel.copy_first_(model.state_dict().values())
         self.checkpoint, self.observer, self.candidate = checkpoint, observer, candidate
         self.options: TrainingOptions = model.options.training
         self.optimizer = OPTIMIZERS[self.options.optimizer](
@@ -155,19 +130,20 @@ class Trainer:
         self.schedule = Schedule()
         self.best: dict[str, Tensor] = {}
         self.training_loss = torch.zeros((), device=data.images.device)
-        self.batches = Batches(data.images, self.options.batch_size, seed)
+        self.batches = Batches(data.images, self.options.batch_size, seed, parallel)
         self.earlier_seconds = 0.0
         self.started = self.saved = time.monotonic()
         self.saved_step: int | None = None
 
     def train(self, resume: bool, interrupted: Callable[[], bool]) -> Result:
         """Steps and looks until the schedule stops; the model then has its best parameters."""
-        if resume and self.checkpoint is not None and self.checkpoint.exists():
-            self._restore_checkpoint(self.checkpoint)
+        found = self.parallel.from_first(self._read_checkpoint) if resume else None
+        if found is not None:
+            self._restore(*found)
         else:
             self._look()
         schedule, options = self.schedule, self.options
-        while not schedule.stopped and not interrupted():
+        while not schedule.stopped and not self.parallel.any(interrupted()):
             self.step()
             if schedule.step % options.check_every == 0 or schedule.step == options.max_steps:
                 self._look()
@@ -183,14 +159,20 @@ class Trainer:
         if self.active is not None:
             self.active.choose(whole=self.schedule.step % self.options.whole_every == 0)
         rows, images = self.batches.of_step(self.schedule.step)
+        part = self.batches.part
         self.model.readout.step_seed = mixed_seed(self.seed, -1 - self.schedule.step)  # below 0, where no epoch is
+        self.model.readout.step_part = part
         if is_due(self.model, self.schedule.step):
             seed = self.model.readout.step_seed ^ 1  # another stream than the step's own draws
             locate(self.model, self.data.images, self.data.responses, self.schedule.step, seed)
+            self.parallel.copy_first_(self.model.state_dict().values())
         optimizers = [self.optimizer, *([] if self.active is None else self.active.optimizers())]
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.training_loss += backpropagate(self.model, images, self.data.responses[rows])
+        loss = backpropagate(self.model, images, self.data.responses[rows], part.share)
+        stepped = (value for optimizer in optimizers for group in optimizer.param_groups for value in group["params"])
+        self.parallel.sum_([loss, *(value.grad for value in stepped if value.grad is not None)])
+        self.training_loss += loss
         for optimizer in optimizers:
             optimizer.step()
         if self.options.proximal:
@@ -203,6 +185,8 @@ class Trainer:
     def close(self) -> None:
         """Stops reading ahead and brings masks up to date."""
         self.batches.close()
+        self.model.share(ALONE)
+        self.model.readout.step_part = None
         if self.active is not None:
             self.active.end()
 
@@ -219,6 +203,7 @@ class Trainer:
         self.model.eval()
         if isinstance(self.model.readout, PosteriorReadout):
             settle(self.model, self.data.images, self.data.responses, mixed_seed(self.seed, -1))
+            self.parallel.copy_first_(self.model.state_dict().values())
 
     def _look(self) -> None:
         """Checks the validation loss and decides: keep going, go back and slow down, or stop."""
@@ -273,8 +258,10 @@ class Trainer:
         total = torch.zeros((), dtype=torch.float64, device=self.data.images.device)
         images, responses = self.data.validation_images, self.data.validation_responses
         size = self.options.batch_size  # so that a look takes no more memory than a step
-        for some, wanted in zip(images.split(size), responses.split(size), strict=True):
+        for start in range(size * self.parallel.rank, len(images), size * self.parallel.size):
+            some, wanted = images[start : start + size], responses[start : start + size]
             total += training_loss(self.model, self.model(some), wanted).double() * len(some)
+        self.parallel.sum_([total])
         return total.item() / len(images)
 
     def _state(self) -> dict[str, Tensor]:
@@ -306,7 +293,7 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         """Writes where training stands, unless it was written already; never a state that is not finite."""
         self.saved = time.monotonic()
-        if self.checkpoint is None or self.saved_step == self.schedule.step:
+        if self.checkpoint is None or self.saved_step == self.schedule.step or not self.parallel.first:
             return
         self.check_finite()
         tensors = {f"now/{name}": tensor for name, tensor in self._state().items()}
@@ -318,13 +305,20 @@ class Trainer:
         write_tensors(self.checkpoint, tensors, {**description, "seconds": self._seconds(), "schedule": schedule})
         self.saved_step = self.schedule.step
 
-    def _restore_checkpoint(self, path: Path) -> None:
-        tensors, description = read_tensors(path, CHECKPOINT, CHECKPOINT_VERSION)
+    def _read_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The tensors and the description of the checkpoint, if there is one."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return None
+        tensors, description = read_tensors(self.checkpoint, CHECKPOINT, CHECKPOINT_VERSION)
         if description["identity"] != self._identity():
             raise RunError(
-                f"{path} belongs to a fit of other data, options or seed: it cannot be resumed with these."
+                f"{self.checkpoint} belongs to a fit of other data, options or seed: it cannot be resumed with these."
                 " Use those it was begun with, or another folder."
             )
+        return tensors, description
+
+    def _restore(self, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
+        """Goes on from a checkpoint."""
         schedule = description["schedule"]
         schedule["history"][0]["training_loss"] = math.nan
         history = [Check(**check) for check in schedule.pop("history")]

@@ -16,7 +16,7 @@ from whatwhere.cost import Plan
 from whatwhere.estimators import Observer
 from whatwhere.metrics import ScoreTable
 from whatwhere.runs import Comparison
-from whatwhere.training import Progress
+from whatwhere.schedule import Progress
 
 _WIDE = 160  # columns of a table in a file or pipe, where nothing else says how wide a line may be
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDE)
@@ -33,6 +33,11 @@ _SHOWN = {
 _SECONDS_BETWEEN_LINES = 20.0
 _LINE_BEFORE = Control((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2))
 NO_SCORES = "the recording has no held-out part of two images or more: no scores."
+
+
+def hush() -> None:
+    """From here on nothing is shown: of several processes one speaks."""
+    out.quiet = err.quiet = True
 
 
 def duration(seconds: float) -> str:
@@ -104,10 +109,11 @@ def _progress_line(model: str, event: Progress) -> str:
 def show_plan(model: str, plan: Plan) -> None:
     """What a fit will need."""
     candidates = f", {plan.n_candidates} strengths" if plan.n_candidates > 1 else ""
+    shared = f" in {plan.n_processes} processes" if plan.n_processes > 1 else ""
     step = f" {plan.seconds_per_step * 1000:.0f} ms a step," if plan.seconds_per_step else ""
     out.print(
-        f"[bold]{model}[/]: {plan.n_images:,} images to fit, {plan.n_validation:,} to validate, {plan.n_parameters:,}"
-        f" parameters{candidates}; about {size(plan.memory)} of memory,{step}"
+        f"[bold]{model}[/]{shared}: {plan.n_images:,} images to fit, {plan.n_validation:,} to validate,"
+        f" {plan.n_parameters:,} parameters{candidates}; about {size(plan.memory)} of memory,{step}"
         f" {duration(plan.least_seconds)} at the least, {duration(plan.most_seconds)} at the most."
     )
 

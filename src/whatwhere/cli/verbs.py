@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from whatwhere import formats, runs
-from whatwhere.catalogue import MODELS, USUAL, load_model, make_model
+from whatwhere.catalogue import COMMON, MODELS, USUAL, load_model, make_model
 from whatwhere.checks import check_choice
 from whatwhere.cli import console
 from whatwhere.cli.data import Format, data
@@ -16,6 +16,9 @@ from whatwhere.cli.plan import plan
 from whatwhere.cli.reproduce import reproduce
 from whatwhere.cli.simulate import simulate
 from whatwhere.config import RunOptions
+from whatwhere.errors import OptionError
+from whatwhere.estimators import Estimator
+from whatwhere.parallel import helps
 from whatwhere.recording import Recording
 
 app = typer.Typer(
@@ -42,6 +45,12 @@ Neurons = Annotated[int | None, typer.Option(help="Fit this many neurons, drawn 
 Seed = Annotated[int | None, typer.Option(help="Of neurons, split, kernels, masks and batches (default 0).")]
 Device = Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, ...")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.")]
+Devices = Annotated[
+    int | None, typer.Option(help="GPUs, or processes of the CPU, that share one fit (default 1); a network's alone.")
+]
+Nodes = Annotated[
+    int | None, typer.Option(help="Machines that share it (default 1); start the command with torchrun or srun.")
+]
 Nonfinite = Annotated[str | None, typer.Option(help="NaN in the data: error (default), or leave out rows or neurons.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")]
@@ -74,20 +83,24 @@ def fit(
     device: Device = None,
     threads: Threads = None,
     nonfinite: Nonfinite = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     format: Format = None,
 ) -> None:
     """Fit one model, score it on the held-out part, and keep it in a folder."""
     check_choice("model", model, MODELS)
-    flags = _flags(preset, neurons, seed, device, threads, nonfinite)
+    flags = _flags(preset, neurons, seed, device, threads, nonfinite, devices, nodes)
     options, values = gather(config, set_ or [], flags)
     estimator = make_model(model, runs.own_values(model, [model], values), preset=options.preset, **_common(options))
     _check_out(out, overwrite, resume)  # before the recording is read
+    _join([estimator], options)
     loaded = _load(recording, format, options)
     told = set(loaded.notes)
     observer = console.observer(model, told)
     run = runs.fit_run(estimator, loaded, out, overwrite=overwrite, resume=resume, observer=observer)
+    _end_help()
     console.show_new_notes(run.model.notes_, told)
     console.show_scores(run.scores)
     _end(out, run.model.stopped_)
@@ -106,6 +119,8 @@ def compare(
     device: Device = None,
     threads: Threads = None,
     nonfinite: Nonfinite = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
     format: Format = None,
@@ -115,11 +130,14 @@ def compare(
     An option of one model alone goes under its name: --set fixed-mask.penalties.feature_l1=0.01.
     """
     names = [name.strip() for name in models.split(",")]
-    flags = _flags(preset, neurons, seed, device, threads, nonfinite)
+    flags = _flags(preset, neurons, seed, device, threads, nonfinite, devices, nodes)
     options, values = gather(config, set_ or [], flags)
-    for name in names:  # says what is wrong before the recording is read
+    estimators = [  # says what is wrong before the recording is read
         make_model(name, runs.own_values(name, names, values), preset=options.preset, **_common(options))
+        for name in names
+    ]
     _check_out(out, overwrite, resume)
+    _join(estimators, options)
     loaded = _load(recording, format, options)
     told = set(loaded.notes)
     comparison = runs.compare(
@@ -133,6 +151,7 @@ def compare(
         observe=lambda name: console.observer(name, told),
         **_common(options),
     )
+    _end_help()
     for name, run in comparison.runs.items():
         console.show_new_notes([f"{name}: {note}" for note in run.model.notes_ if note not in told], told)
     console.show_comparison(comparison)
@@ -196,11 +215,24 @@ app.command()(plan)
 
 
 def _flags(*values: Any) -> dict[str, Any]:
-    return dict(zip(("preset", "neurons", "seed", "device", "threads", "nonfinite"), values, strict=True))
+    names = ("preset", "neurons", "seed", "device", "threads", "nonfinite", "devices", "nodes")
+    return dict(zip(names, values, strict=True))
 
 
 def _common(options: RunOptions) -> dict[str, Any]:
-    return {"seed": options.seed, "device": options.device, "threads": options.threads, "nonfinite": options.nonfinite}
+    return {name: getattr(options, name) for name in COMMON}
+
+
+def _join(models: list[Estimator], options: RunOptions) -> None:
+    """Starts the processes that a fit is shared by, where there are several; those that only help say nothing."""
+    wanted = options.devices * options.nodes
+    if wanted > max(model.processes().size for model in models):
+        names = ", ".join(model.name for model in models)
+        raise OptionError(
+            f"devices={options.devices} on nodes={options.nodes} are for networks, and {names} is none: ask for one."
+        )
+    if helps():
+        console.hush()
 
 
 def _check_out(folder: Path, overwrite: bool, resume: bool) -> None:
@@ -213,6 +245,12 @@ def _load(path: Path, format: str | None, options: RunOptions) -> Recording:
     recording = formats.load(path, format, nonfinite=options.nonfinite)
     console.show_notes(recording.notes)
     return recording if options.neurons is None else recording.select_neurons(options.neurons, seed=options.seed)
+
+
+def _end_help() -> None:
+    """Ends a process that only helped, well whatever the first one has to say."""
+    if helps():
+        raise typer.Exit
 
 
 def _end(folder: Path, stopped: str) -> None:

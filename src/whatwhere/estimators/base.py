@@ -21,12 +21,13 @@ from whatwhere.errors import FormatError, InputError
 from whatwhere.heldout import HeldOut, as_responses
 from whatwhere.metrics import ScoreTable, correlation, score_table
 from whatwhere.model import Shapes
+from whatwhere.parallel import ALONE, Parallel, helps
 from whatwhere.recording import Recording
 from whatwhere.recording_parts import check_image_rows
 from whatwhere.rows import LazyRows, is_lazy
+from whatwhere.schedule import Progress
 from whatwhere.standardisation import RELATIVE_FLOOR, Standardisation
 from whatwhere.storage import MODEL, MODEL_VERSION, read_model, save_model
-from whatwhere.training import Progress
 
 Observer = Callable[[Plan | Progress], None]
 """Told the plan before a fit starts, then the progress at every look at the validation loss."""
@@ -72,6 +73,10 @@ class Estimator(BaseEstimator, ABC):
         end. Raises `RunError` where the folder holds those of a fit begun with other data, options or seed.
         """
 
+    def processes(self) -> Parallel:
+        """This process among those that share the fit, which are started if they do not run yet."""
+        return ALONE
+
     @abstractmethod
     def check(self, recording: Recording) -> Recording:
         """The recording as the fit will use it; raises before long work starts where it cannot be fitted."""
@@ -98,8 +103,13 @@ class Estimator(BaseEstimator, ABC):
         """The fitted model from what `tensors` and `description` gave."""
 
     def save(self, folder: str | Path) -> Path:
-        """Writes `model.safetensors`, `config.yaml` and `history.csv` into `folder`, no pickles; returns the folder."""
+        """Writes `model.safetensors`, `config.yaml` and `history.csv` into `folder`, no pickles; returns the folder.
+
+        Of processes that share a fit the first one alone writes.
+        """
         self.check_fitted()
+        if helps():
+            return Path(folder)
         description = {
             "format": MODEL,
             "version": MODEL_VERSION,

@@ -35,6 +35,7 @@ from whatwhere.interrupts import interruptible
 from whatwhere.location_posterior import credible_regions, entropy
 from whatwhere.metrics import correlation
 from whatwhere.model import Model, Shapes, check_options, initialize
+from whatwhere.parallel import Parallel, join_processes
 from whatwhere.presets import options_over_preset
 from whatwhere.readouts import PosteriorReadout
 from whatwhere.recording import Recording
@@ -49,7 +50,8 @@ class CNN(Estimator):
     (those of its VGG-19 units). The other options go over the preset's: a mapping option by option,
     `training={"batch_size": 64}`; an options object whole. seed: of kernels, masks, batches and the validation split.
     device: "auto" takes a GPU if there is one. threads: of the CPU, None for the machine's default. nonfinite: "error",
-    or "rows" or "neurons" to leave out those that hold NaN.
+    or "rows" or "neurons" to leave out those that hold NaN. devices: processes, each with a GPU of its own where there
+    are any, that share every batch of one fit; on each of so many nodes (machines), see `parallel.join_processes`.
 
     Fitted: `model_`, `options_`, `masks_` (n_neurons, h, w), `locations_` (n_neurons, 2: row, column in image
     pixels), `feature_weights_` (n_neurons, K), `history_`, `candidates_`, `stopped_` (why training ended).
@@ -68,6 +70,8 @@ class CNN(Estimator):
         device: str = "auto",
         threads: int | None = None,
         nonfinite: str = "error",
+        devices: int = 1,
+        nodes: int = 1,
     ) -> None:
         self.preset = preset
         self.core = core
@@ -79,6 +83,8 @@ class CNN(Estimator):
         self.device = device
         self.threads = threads
         self.nonfinite = nonfinite
+        self.devices = devices
+        self.nodes = nodes
 
     def options(self) -> ModelOptions:
         """The preset's options with those given in their place; raises `OptionError` where they do not fit."""
@@ -104,7 +110,8 @@ class CNN(Estimator):
         observer: Observer | None = None,
     ) -> Self:
         options = self.options()
-        device = choose_device(self.device)
+        parallel = self.processes()
+        device = parallel.device or choose_device(self.device)
         given = as_recording(images, responses, self.nonfinite)
         recording = self.check(given)
         shapes = shapes_of(recording)
@@ -114,17 +121,23 @@ class CNN(Estimator):
         if folder is not None:
             folder = Path(folder)
             asked = {**self.asked(), "data": fingerprint, "device": device.type}
-            threads = begin_fit(folder, asked, threads, resume)
+            if parallel.size > 1:
+                asked["processes"] = parallel.size
+            threads = parallel.from_first(lambda: begin_fit(folder, asked, self.threads, resume))
         with cpu_threads(threads):
             prepared = prepare(recording, options, *rows, device, fingerprint)
             if self.threads not in (None, threads):
                 note = f"threads={threads}, as the fit was begun with, not {self.threads}: the result depends on it"
                 prepared = replace(prepared, notes=(*prepared.notes, note))
-            model, results = self._fit_candidates(options, prepared, shapes, folder, resume, observer)
+            given_to = observer if parallel.first else None
+            model, results = self._fit_candidates(options, prepared, shapes, folder, resume, given_to, parallel)
             prepared = replace(prepared, notes=(*prepared.notes, *nothing_found(model, prepared.data)))
         self.remember(recording, rows[0], fingerprint)
         self._keep(model, options, prepared, results)
         return self
+
+    def processes(self) -> Parallel:
+        return join_processes(self.devices, self.nodes, self.device)
 
     def check(self, recording: Recording) -> Recording:
         options = self.options()
@@ -142,6 +155,7 @@ class CNN(Estimator):
         folder: Path | None,
         resume: bool,
         observer: Observer | None,
+        parallel: Parallel,
     ) -> tuple[Model, list[Result]]:
         """A model for each candidate strength; the one with the lowest validation loss, and how every fit ended."""
         data, candidates = prepared.data, options.penalties.candidates()
@@ -153,7 +167,7 @@ class CNN(Estimator):
                 model = Model(self.name, replace(options, penalties=penalties), shapes).to(data.images.device)
                 if number == 0:
                     if observer is not None:
-                        observer(make_plan(model, data, len(candidates), prepared.notes))
+                        observer(make_plan(model, data, len(candidates), prepared.notes, parallel.size))
                     initialize(model, data.images, data.responses, self.seed)
                     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
                 model.load_state_dict(start)  # all candidates start alike
@@ -166,6 +180,7 @@ class CNN(Estimator):
                     observer=observer,
                     candidate=number,
                     interrupted=interrupted,
+                    parallel=parallel,
                 )
                 if all(result.best_loss < earlier.best_loss for earlier in results):
                     models = [model]
@@ -176,7 +191,7 @@ class CNN(Estimator):
                 best = min(results, key=lambda result: result.best_loss)
                 again = copy.deepcopy(models[0])
                 again.load_state_dict(start)
-                if refit(again, data, best.history, seed=self.seed, interrupted=interrupted):
+                if refit(again, data, best.history, seed=self.seed, interrupted=interrupted, parallel=parallel):
                     return again, results
                 results[-1] = replace(results[-1], stopped="interrupted")
         return models[0], results

@@ -7,6 +7,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from whatwhere.parallel import Part
+
 _TINY = 1e-12
 _LEAST_FACTOR = 1e-3
 """Of feature weights that are held: at 0 they could not return."""
@@ -43,6 +45,9 @@ class Readout(nn.Module, ABC):
     step_seed: int = 0
     """Of all that `forward` draws in training. Set anew before each step, so that a resumed fit draws the same."""
 
+    step_part: Part | None = None
+    """Which of the step's images the maps are of, where processes share them; None: of all. What is drawn is of all."""
+
     solved: bool = False
     """Whether feature weights and bias are solved for where the places are inferred, not stepped by the optimiser."""
 
@@ -59,6 +64,10 @@ class Readout(nn.Module, ABC):
     @abstractmethod
     def initialize(self, start: Start, generator: torch.Generator) -> None:
         """Starts each neuron where it is thought to look; what is random comes from the generator."""
+
+    def drawn_for(self, n_images: int) -> Part:
+        """Of the images that something is drawn for in training, those of the maps."""
+        return Part(0, n_images, n_images) if self.step_part is None else self.step_part
 
     def may_hold(self) -> None:
         """Makes room for `held`, which a fit that goes on later needs again."""

@@ -51,8 +51,9 @@ class GaussianReadout(Readout):
 
     def _sampled(self, maps: Tensor) -> Tensor:
         generator = torch.Generator(maps.device).manual_seed(self.step_seed)
-        shape = (len(maps), self.n_neurons, 2)
-        noise = torch.randn(shape, generator=generator, device=maps.device, dtype=self.mean.dtype)
+        start, stop, whole = self.drawn_for(len(maps))
+        shape = (whole, self.n_neurons, 2)
+        noise = torch.randn(shape, generator=generator, device=maps.device, dtype=self.mean.dtype)[start:stop]
         if self.spread.ndim == 3:
             offsets = torch.einsum("nij,bnj->bni", self.spread, noise)
         else:

@@ -77,7 +77,8 @@ class PosteriorReadout(Readout):
 
     def _drawn(self, maps: Tensor) -> Tensor:
         """The features at a place drawn for each image and neuron, (n_images, K, n_neurons)."""
-        places = self.draw_places(len(maps), torch.Generator(maps.device).manual_seed(self.step_seed))
+        start, stop, whole = self.drawn_for(len(maps))
+        places = self.draw_places(whole, torch.Generator(maps.device).manual_seed(self.step_seed))[start:stop]
         index = places[:, None].expand(-1, maps.shape[1], -1)  # (n_images, K, n_neurons)
         return features_at_places(maps, self.options.widths).gather(2, index)
 

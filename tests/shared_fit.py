@@ -1,0 +1,95 @@
+"""A program for `test_parallel`: ten steps of every readout, shared by the processes asked for.
+
+Arguments: the number of processes, and the file to write.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from whatwhere.config import (
+    CoreOptions,
+    ModelOptions,
+    PenaltyOptions,
+    ReadoutOptions,
+    TrainingOptions,
+)
+from whatwhere.model import Model, Shapes, initialize
+from whatwhere.parallel import Parallel, join_processes
+from whatwhere.standardisation import Standardisation
+from whatwhere.stored_images import StoredImages
+from whatwhere.training import TrainingData, train
+
+CASES: dict[str, tuple[dict[str, float], dict[str, object]]] = {
+    "factorized": ({"mask_l1": 0.01, "feature_l1": 0.01}, {}),
+    "fixed-mask": ({"feature_l1": 0.01}, {}),
+    "fully-connected": ({"weight_l2": 0.1, "activity_l1": 0.1}, {}),
+    "gaussian": ({"feature_l1": 0.01}, {}),
+    "posterior": ({"feature_l1": 0.01}, {"locate_from": 4, "locate_every": 3}),
+}
+"""For each readout its penalties and options."""
+SHAPES = Shapes(n_channels=2, height=12, width=17, n_neurons=6)
+
+
+@contextmanager
+def stored(images: torch.Tensor) -> Iterator[StoredImages]:
+    """The images in a file, of which an epoch holds a part at once."""
+    with tempfile.TemporaryDirectory() as folder, h5py.File(Path(folder) / "images.h5", "w") as file:
+        file["images"] = images.numpy()
+        as_they_are = Standardisation(np.zeros((1, 1, 1)), np.ones((1, 1, 1)))
+        yield StoredImages(file["images"], np.arange(len(images)), as_they_are, torch.device("cpu"), 2**17)
+
+
+def simulated() -> TrainingData:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(210, 2, 12, 17, generator=generator)
+    filters = torch.randn(2 * 12 * 17, 6, generator=generator) / 12
+    responses = torch.poisson(torch.nn.functional.softplus(images.flatten(1) @ filters), generator=generator)
+    return TrainingData(images[40:], responses[40:], images[:40], responses[:40])
+
+
+def fitted(readout: str, data: TrainingData, parallel: Parallel, *, proximal: bool = False) -> dict[str, torch.Tensor]:
+    """The state after ten steps of batches of 33 images, and the losses on the way."""
+    penalties, choices = CASES[readout]
+    if proximal:
+        penalties = {**penalties, "mask_l1": 0.05}
+    options = ModelOptions(
+        core=CoreOptions(kernel_sizes=(5, 3), n_maps=3, padding=("valid", "same"), batch_norm_shift=True),
+        readout=ReadoutOptions(**choices),  # type: ignore[arg-type]
+        penalties=PenaltyOptions(smoothness=0.1, group_sparsity=0.1, **penalties),  # type: ignore[arg-type]
+        training=TrainingOptions(
+            batch_size=33, max_steps=10, check_every=5, proximal=proximal, whole_every=3 if proximal else 10
+        ),
+    )
+    model = Model(readout, options, SHAPES)
+    initialize(model, data.images, data.responses, seed=0)
+    if proximal:  # so sparse that steps are of the support alone
+        with torch.no_grad():
+            masks = model.readout.get_parameter("mask").flatten(1)
+            masks *= masks >= masks.topk(4, 1).values[:, -1:]
+    result = train(model, data, seed=1, parallel=parallel)
+    losses = [[check.training_loss, check.validation_loss] for check in result.history[1:]]
+    return {**{name: tensor.clone() for name, tensor in model.state_dict().items()}, "losses": torch.tensor(losses)}
+
+
+def main(n_processes: int, path: str) -> None:
+    parallel = join_processes(n_processes, 1, "cpu")
+    torch.set_num_threads(1)
+    data = simulated()
+    found = {readout: fitted(readout, data, parallel) for readout in CASES}
+    found["sparse"] = fitted("factorized", data, parallel, proximal=True)
+    with stored(data.images[:]) as images:
+        streamed = TrainingData(images, data.responses, data.validation_images, data.validation_responses)
+        found["streamed"] = fitted("factorized", streamed, parallel)
+    if parallel.first:
+        np.savez(path, **{f"{case}/{name}": value.numpy() for case in found for name, value in found[case].items()})
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
