@@ -23,7 +23,19 @@ ROOT = "__init__"
 LEVELS = {
     **dict.fromkeys(["errors", "checks"], 0),
     **dict.fromkeys(
-        ["config", "metrics", "losses", "penalties", "rows", "files", "interrupts", "parallel", "schedule"], 1
+        [
+            "config",
+            "metrics",
+            "losses",
+            "penalties",
+            "rows",
+            "files",
+            "interrupts",
+            "parallel",
+            "schedule",
+            "process_memory",
+        ],
+        1,
     ),
     **dict.fromkeys(["noise_models", "normal_hierarchy", "location_posterior"], 1),
     **dict.fromkeys(["stored_images", "batches"], 2),

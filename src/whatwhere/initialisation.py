@@ -22,11 +22,11 @@ def spike_triggered_averages(images: Images, responses: Tensor) -> Tensor:
     of their product.
     """
     means = images.mean(0).flatten()
-    centred = responses - responses.mean(0)
+    mean_responses = responses.mean(0)
     total = responses.new_zeros(responses.shape[1], means.numel())
     for start in range(0, len(images), _CHUNK):
         chunk = images[start : start + _CHUNK].flatten(1) - means
-        total.addmm_(centred[start : start + _CHUNK].T, chunk)
+        total.addmm_((responses[start : start + _CHUNK] - mean_responses).T, chunk)
     return (total / len(images)).view(-1, *images.shape[1:])
 
 

@@ -31,7 +31,10 @@ _LEAST_DEVIATION = 1e-5
 _RIDGE = 1.0
 """Of the weights that codes are made of, relative to the features' mean power."""
 _MOST_NUMBERS = 2**24
-"""Of the products of features and responses that are held at once."""
+"""Of the products of features and responses that evidence is computed from at once."""
+_MOST_PRODUCTS = 2**27
+"""Of neurons that one pass over the images is for."""
+
 _MOST_KEPT = 2**28
 """Of them that are kept from one round to the next: 1 GiB."""
 _ROUNDS = 4
@@ -150,7 +153,8 @@ class _Shown:
             self.moments.add(features)
         self.gram = self.moments.centred_gram()
         numbers = self.bank.n_features * self.n_places
-        self.neurons = torch.arange(self.wanted.shape[1]).split(max(1, _MOST_NUMBERS // numbers))
+        self.neurons = torch.arange(self.wanted.shape[1]).split(max(1, _MOST_PRODUCTS // numbers))
+        self.at_once = max(1, _MOST_NUMBERS // numbers)
         self.kept: list[Tensor] | None = [] if numbers * self.wanted.shape[1] <= _MOST_KEPT else None
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -162,19 +166,21 @@ class _Shown:
     def products(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Some neurons at a time, and sum_b c_b y_bn of the features at every place: (h * w, K, n_neurons).
 
-        They are kept where they are few, and computed anew otherwise.
+        They are kept where they are few, and computed anew otherwise, of many neurons in one pass over the images.
         """
         for number, chosen in enumerate(self.neurons):
-            if self.kept is not None and number < len(self.kept):
-                yield chosen, self.kept[number]
-                continue
-            total = self.wanted.new_zeros(self.n_places * self.bank.n_features, len(chosen))
-            for features, shown in self.batches():
-                total.addmm_(features.permute(2, 1, 0).flatten(0, 1), shown[:, chosen])
-            total = total.view(self.n_places, self.bank.n_features, -1)
-            if self.kept is not None:
+            kept = self.kept is not None and number < len(self.kept)
+            total = self.kept[number] if self.kept is not None and kept else self._products_of(chosen)
+            if self.kept is not None and not kept:
                 self.kept.append(total)
-            yield chosen, total
+            yield from zip(chosen.split(self.at_once), total.split(self.at_once, 2), strict=True)
+
+    def _products_of(self, neurons: Tensor) -> Tensor:
+        """Of neurons numbered in a row, (h * w, K, n_neurons)."""
+        total = self.wanted.new_zeros(self.n_places * self.bank.n_features, len(neurons))
+        for features, shown in self.batches():
+            total.addmm_(features.permute(2, 1, 0).flatten(0, 1), shown[:, neurons[0] : neurons[-1] + 1])
+        return total.view(self.n_places, self.bank.n_features, -1)
 
     def free_fit(self, ridges: Sequence[float]) -> tuple[Tensor, Tensor]:
         """Of weights of their own: evidence (n_neurons, h * w) and the weights (n_neurons, K) at each best place."""
@@ -218,7 +224,7 @@ def local_memory(n_channels: int, map_size: tuple[int, int], n_neurons: int, n_r
     n_places = map_size[0] * map_size[1]
     of_neuron = n_features * n_places
     at_once = min(n_neurons, max(1, _MOST_NUMBERS // of_neuron))
-    kept = n_neurons * of_neuron if n_neurons * of_neuron <= _MOST_KEPT else 0
+    kept = n_neurons * of_neuron if n_neurons * of_neuron <= _MOST_KEPT else _MOST_PRODUCTS
     products = n_places * at_once * (n_features + 3 * n_ridges)
     grams = 6 * n_places * n_features**2
     batch = 5 * _IMAGES_AT_ONCE * of_neuron

@@ -19,7 +19,7 @@ from whatwhere.recording_parts import (
     finite_images,
     plain,
 )
-from whatwhere.rows import as_images, frozen, is_lazy, read_rows, row_chunks, take_rows
+from whatwhere.rows import as_images, by_columns, frozen, is_lazy, read_rows, row_chunks, take_rows
 from whatwhere.standardisation import Standardisation
 
 __all__ = ["HeldOut", "Recording", "Standardisation", "Truth"]
@@ -192,7 +192,7 @@ class Recording:
         a note says how many (a neuron that does not vary is measured by the population's median). Raises
         `InputError` where a response is really negative.
         """
-        scale = self.responses.std(axis=0, dtype=np.float64)
+        scale = by_columns(lambda some: some.std(axis=0, dtype=np.float64), self.responses)
         typical = float(np.median(scale[scale > 0])) if (scale > 0).any() else 1.0
         floor = -DUST * np.where(scale > DUST * typical, scale, typical)
         responses, n_dust = self._without_dust("responses", self.responses, floor, "row")
@@ -217,7 +217,8 @@ class Recording:
                 " Use the squared error, or subtract each neuron's baseline."
             )
         dust = responses < 0
-        return frozen(np.where(dust, np.float32(0), responses)), int(np.count_nonzero(dust))
+        n_dust = int(np.count_nonzero(dust))
+        return frozen(np.where(dust, np.float32(0), responses)) if n_dust else responses, n_dust
 
     def summary(self) -> dict[str, Any]:
         """What there is to say of the recording, as plain values: sizes, repeats, reliability, memory, notes.

@@ -1,6 +1,6 @@
 """Images as rows, in memory or on disk: taken as given, read in chunks, selected without being read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from whatwhere.errors import InputError
 
 IMAGE_AXES = ("n_images", "n_channels", "height", "width")
 CHUNK_BYTES = 2**25
+COLUMN_BYTES = 2**26  # of some columns at once, where a statistic would need copies of them all
 MOST_SKIPPED = 8  # rows read in vain rather than asking the disk once more
 
 
@@ -96,6 +97,19 @@ def read_rows(array: Any, rows: Any = None) -> np.ndarray:
         out[done : done + len(run)] = slab[run - run[0]]
         done += len(run)
     return out if np.array_equal(inverse, np.arange(len(out))) else out[inverse]
+
+
+def by_columns(statistic: Callable[[np.ndarray], np.ndarray], table: np.ndarray, rows: Any = None) -> np.ndarray:
+    """A statistic of each column, (n_columns,), over all rows or some, of as many columns at once as memory allows.
+
+    >>> by_columns(lambda some: some.max(0), np.array([[1, 5], [3, 2]]), [1])
+    array([3, 2])
+    """
+    n_rows = len(table) if rows is None else len(rows)
+    at_once = max(1, COLUMN_BYTES // max(1, n_rows * table.dtype.itemsize))
+    starts = range(0, table.shape[1], at_once)
+    chunks = (table[:, start : start + at_once] for start in starts)
+    return np.concatenate([statistic(chunk if rows is None else chunk[rows]) for chunk in chunks])
 
 
 def take_rows(array: Any, rows: np.ndarray) -> Any:

@@ -32,10 +32,10 @@ def reproduce(
         ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="fig5: of VGG-19: hub (550 MB, once), seeded (a stand-in) or a file.")
+        str | None, typer.Option(help="fig5, scale: of VGG-19: hub (550 MB, once), seeded (a stand-in) or a file.")
     ] = None,
     photographs: Annotated[
-        str | None, typer.Option(help="fig5: folder whose photographs are cropped; dead leaves if not given.")
+        str | None, typer.Option(help="fig5, scale: folder whose photographs are cropped; dead leaves if not given.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one a core if not given, 1: none but this.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")] = False,
@@ -45,8 +45,8 @@ def reproduce(
 
     fig1: what sharing one model is worth. fig3: FEV by model, neurons and images. fig4: cell types found. fig5b: units
     of VGG-19, by readout, neurons and images; fig5c, fig5d: their types and places, of one fit that fig5b's folder may
-    hold already; fig5e: more and more types. Every point is kept as it is done, so Ctrl-C loses only those under way;
-    go on with --resume.
+    hold already; fig5e: more and more types; scale: time and memory for thousands of neurons and images on disk. Every
+    point is kept as it is done, so Ctrl-C loses only those under way; go on with --resume.
     """
     chosen = EXPERIMENTS[check_choice("experiment", experiment, EXPERIMENTS)]
     part = part_of_grid(models, neurons, images, seeds)

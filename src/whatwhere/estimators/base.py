@@ -24,7 +24,7 @@ from whatwhere.model import Shapes
 from whatwhere.parallel import ALONE, Parallel, helps
 from whatwhere.recording import Recording
 from whatwhere.recording_parts import check_image_rows
-from whatwhere.rows import LazyRows, is_lazy
+from whatwhere.rows import LazyRows, by_columns, is_lazy
 from whatwhere.schedule import Progress
 from whatwhere.standardisation import RELATIVE_FLOOR, Standardisation
 from whatwhere.storage import MODEL, MODEL_VERSION, read_model, save_model
@@ -248,7 +248,7 @@ class Estimator(BaseEstimator, ABC):
         """Keeps the sizes, the neurons' identifiers, their mean responses in the training rows, and the fingerprint."""
         self.shapes_ = shapes_of(recording)
         self.neurons_ = [str(neuron) for neuron in recording.neurons.index]
-        self.mean_responses_ = recording.responses[rows].mean(0, dtype=np.float64)
+        self.mean_responses_ = by_columns(lambda some: some.mean(0, dtype=np.float64), recording.responses, rows)
         self.fingerprint_ = fingerprint
 
 

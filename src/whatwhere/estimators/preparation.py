@@ -11,6 +11,7 @@ from whatwhere.config import ModelOptions
 from whatwhere.errors import OptionError
 from whatwhere.estimators.base import constant_note, response_scale
 from whatwhere.recording import Recording
+from whatwhere.rows import by_columns
 from whatwhere.standardisation import Standardisation
 from whatwhere.stored_images import Images, StoredImages
 from whatwhere.training import TrainingData
@@ -41,7 +42,7 @@ def prepare(
     standardisation = Standardisation.fit(recording.images, options.preprocessing.standardize, rows=rows)
     scale = np.ones(recording.n_neurons, np.float32)
     if options.preprocessing.scale_responses:
-        scale = response_scale(recording.responses[rows]).astype(np.float32)
+        scale = by_columns(response_scale, recording.responses, rows).astype(np.float32)
 
     memory = int(options.training.memory_gib * 2**30)
     stored = 4 * len(rows) * math.prod(recording.image_shape) > memory

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -67,8 +68,8 @@ def check(options: Fig5Options) -> None:
         Photographs(options.photographs)
 
 
-def simulated(options: Fig5Options, point: Point) -> tuple[Recording, VGGPopulation]:
-    """The recording of a point and its population: mean rate of 0.1, noise N(r, sqrt r) (section 5.1)."""
+def session(options: Fig5Options, point: Point) -> dict[str, Any]:
+    """What `simulate` takes for a point: units, stimuli, a mean rate of 0.1, noise N(r, sqrt r) (section 5.1)."""
     population = vgg_population(
         point.n_neurons,
         n_types=options.types_of(point.n_neurons),
@@ -76,16 +77,20 @@ def simulated(options: Fig5Options, point: Point) -> tuple[Recording, VGGPopulat
         image_size=options.image_size,
         seed=point.seed,
     )
-    stimuli = "dead-leaves" if options.photographs is None else Photographs(options.photographs)
-    recording = simulate(
-        population,
-        point.n_images,
-        n_test_images=options.n_test_images,
-        stimuli=stimuli,
-        mean_rate=MEAN_RATE,
-        seed=point.seed,
-    )
-    return recording, population
+    return {
+        "population": population,
+        "n_images": point.n_images,
+        "n_test_images": options.n_test_images,
+        "stimuli": "dead-leaves" if options.photographs is None else Photographs(options.photographs),
+        "mean_rate": MEAN_RATE,
+        "seed": point.seed,
+    }
+
+
+def simulated(options: Fig5Options, point: Point) -> tuple[Recording, VGGPopulation]:
+    """The recording of a point and its population."""
+    shown = session(options, point)
+    return simulate(**shown), shown["population"]
 
 
 def solve(options: Fig5Options, point: Point) -> Outcome:
@@ -218,16 +223,19 @@ def strength_of(penalties: PenaltyOptions) -> float:
 
 def seconds(options: Fig5Options, point: Point) -> float:
     """What a point takes on one core, roughly."""
-    area = np.prod(options.image_size) / 44**2
-    population = point.n_neurons / 1000
     if point.model == "glm":
-        return float(60 + 600 * population * (point.n_images / 4096) ** 2)
-    first, second = options.n_maps
-    core = 0.45 * (second / 64) * (first / 32)
-    readout = 0.1 * population * options.types_of(point.n_neurons) / 4
+        return float(60 + 600 * (point.n_neurons / 1000) * (point.n_images / 4096) ** 2)
     steps = min(options.max_steps, 3000 + point.n_images / 4)
     n_fits = len(preset_options(point.model, "nonlinear").penalties.candidates()) if options.search else 1
-    return float(20 + area * steps * n_fits * (core + readout))
+    return 20 + steps * n_fits * step_seconds(options, point.n_neurons)
+
+
+def step_seconds(options: Fig5Options, n_neurons: int) -> float:
+    """Of a network, one step on one core, roughly."""
+    first, second = options.n_maps
+    core = 0.45 * (second / 64) * (first / 32)
+    readout = 0.1 * (n_neurons / 1000) * options.types_of(n_neurons) / 4
+    return float(np.prod(options.image_size) / 44**2 * (core + readout))
 
 
 def sizes(model: str, neurons: Sequence[int]) -> Sequence[int]:

@@ -37,7 +37,7 @@ from whatwhere.formats.columns import decode_neurons, encode_neurons
 from whatwhere.formats.npy import describe
 from whatwhere.formats.reader import Format, Item, check_names
 from whatwhere.recording import HeldOut, Recording, Truth
-from whatwhere.rows import row_chunks
+from whatwhere.rows import frozen, row_chunks
 
 FORMAT_NAME, VERSION = "whatwhere-recording", 1
 DATASETS = ("images", "responses", "validation", "image_ids", "identifiers", "test", "neurons", "truth")
@@ -83,7 +83,7 @@ def read(path: Path, *, nonfinite: str = "error") -> Recording:
         neurons = file.get("neurons", {})
         return Recording(
             StoredRows(path),
-            file["responses"][:],
+            frozen(file["responses"][:]),
             test=_read_test(path, file["test"], nonfinite) if "test" in file else None,
             neurons=decode_neurons(
                 path, _array(file, "identifiers"), {name: _array(neurons, name) for name in neurons}

@@ -19,6 +19,7 @@ from whatwhere.report.figure4 import cell_types
 from whatwhere.report.page import Section, write_page
 from whatwhere.report.reproduction5 import report_fig5, report_fig5e
 from whatwhere.report.reproduction_parts import Report, calibrations, listed
+from whatwhere.report.scale import report_scale
 
 PAGE_FILE = "page.html"
 NEAR = 0.05  # of FEV: what counts as the paper's number
@@ -230,5 +231,6 @@ REPORTS: dict[str, Callable[[GridResults], Report]] = {
     "fig4": report_fig4,
     "fig5": report_fig5,
     "fig5e": report_fig5e,
+    "scale": report_scale,
 }
 """By the experiment's name."""
