@@ -3,6 +3,7 @@
 Arguments: the number of processes, and the file to write.
 """
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -54,7 +55,9 @@ def simulated() -> TrainingData:
     return TrainingData(images[40:], responses[40:], images[:40], responses[:40])
 
 
-def fitted(readout: str, data: TrainingData, parallel: Parallel, *, proximal: bool = False) -> dict[str, torch.Tensor]:
+def fitted(
+    readout: str, data: TrainingData, parallel: Parallel, *, proximal: bool = False, compiled: bool = False
+) -> dict[str, torch.Tensor]:
     """The state after ten steps of batches of 33 images, and the losses on the way."""
     penalties, choices = CASES[readout]
     if proximal:
@@ -64,7 +67,12 @@ def fitted(readout: str, data: TrainingData, parallel: Parallel, *, proximal: bo
         readout=ReadoutOptions(**choices),  # type: ignore[arg-type]
         penalties=PenaltyOptions(smoothness=0.1, group_sparsity=0.1, **penalties),  # type: ignore[arg-type]
         training=TrainingOptions(
-            batch_size=33, max_steps=10, check_every=5, proximal=proximal, whole_every=3 if proximal else 10
+            batch_size=33,
+            max_steps=10,
+            check_every=5,
+            compile=compiled,
+            proximal=proximal,
+            whole_every=3 if proximal else 10,
         ),
     )
     model = Model(readout, options, SHAPES)
@@ -84,6 +92,8 @@ def main(n_processes: int, path: str) -> None:
     data = simulated()
     found = {readout: fitted(readout, data, parallel) for readout in CASES}
     found["sparse"] = fitted("factorized", data, parallel, proximal=True)
+    if shutil.which("g++"):
+        found["compiled"] = fitted("gaussian", data, parallel, compiled=True)
     with stored(data.images[:]) as images:
         streamed = TrainingData(images, data.responses, data.validation_images, data.validation_responses)
         found["streamed"] = fitted("factorized", streamed, parallel)

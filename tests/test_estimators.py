@@ -433,6 +433,7 @@ CHANGES = {
         "max_steps": 5,
         "refit": True,
         "precision": "bf16",
+        "compile": True,
         "checkpoint_seconds": 0.0,
     },
     "preprocessing": {"standardize": "pixel", "scale_responses": False},

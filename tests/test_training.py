@@ -1,6 +1,7 @@
 """The loop and its schedule: batches, early stopping, going back to the best, and stopping at nonsense."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions, TrainingOptions
-from whatwhere.errors import TrainingError
+from whatwhere.errors import OptionError, TrainingError
+from whatwhere.estimators.preparation import check_compiler
 from whatwhere.losses import LOSSES
 from whatwhere.model import Model, Shapes, initialize
 from whatwhere.schedule import Progress
@@ -285,3 +287,26 @@ def test_interruption_ends_at_the_next_step_with_the_best_parameters(monkeypatch
 def test_fit_lowers_the_loss(rng: np.random.Generator) -> None:
     result = train(model(max_steps=100, check_every=20, patience=50), data(400), seed=0)
     assert result.history[-1].training_loss < 0.95 * result.history[1].training_loss
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_compiled_core_makes_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: (asked.append(function), compiler(function))[1])
+    plain, compiled, again = (model(compile=choice, max_steps=12) for choice in (False, True, True))
+    for fitted in (plain, compiled, again):
+        train(fitted, data(), seed=0)
+    assert asked == [compiled.core.forward, again.core.forward]
+    torch.testing.assert_close(parameters(compiled), parameters(plain), rtol=1e-4, atol=1e-5)
+    assert torch.equal(parameters(again), parameters(compiled))
+    assert compiled.compiled_core is None, "predictions of a fitted model need no compiler"
+
+
+def test_without_a_compiler_it_is_told_before_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = model(compile=True).options
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(OptionError, match=r"training.compile needs a C\+\+ compiler"):
+        check_compiler(asked, torch.device("cpu"))
+    check_compiler(asked, torch.device("cuda"))
+    check_compiler(model().options, torch.device("cpu"))

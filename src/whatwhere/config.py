@@ -185,8 +185,7 @@ class ReadoutOptions:
     temperature: Annotated[float, Field(ge=1)] = _option(3.0, "posterior: of the first inference")
     prior_ridges: Annotated[tuple[Positive, ...], Field(min_length=1)] = _option(
         (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
-        "posterior: noise over prior variance of the weights in the evidence, relative to the features' power; of"
-        " several each is as likely",
+        "posterior: noise over the weights' prior variance, relative to the features' power; each is as likely",
     )
 
 
@@ -247,7 +246,7 @@ class TrainingOptions:
     whole_every: Count = _option(
         WHOLE_EVERY,
         "proximal, factorised: of so many steps one is of whole masks; once all but a sixteenth of the pixels are 0,"
-        " the others are of those that are not, which is faster. 1: always whole masks",
+        " the others are of the rest, which is faster. 1: always whole masks",
     )
     batch_size: Count = _option(128, "images a step")
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = _option(
@@ -268,6 +267,7 @@ class TrainingOptions:
         " and each epoch has an order that a disk can follow",
     )
     precision: Literal["float32", "bf16"] = _option("float32", "bf16 computes the forward pass in bfloat16")
+    compile: bool = _option(False, "the core by torch.compile: faster steps, after some seconds to begin with")
     checkpoint_seconds: Annotated[float, Field(ge=0)] = _option(30.0, "between checkpoints, where a folder is given")
 
     @model_validator(mode="after")
@@ -335,7 +335,7 @@ class RunOptions:
     devices: Count = _option(1, "GPUs, or processes of the CPU, of each machine that share one fit")
     nodes: Count = _option(1, "machines that share one fit")
     nonfinite: Literal["error", "rows", "neurons"] = _option(
-        "error", "responses that are NaN or infinite: refuse them, or leave out their rows or neurons"
+        "error", "responses that are NaN or infinite: refuse them, or leave out rows or neurons"
     )
 
 

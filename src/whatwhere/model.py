@@ -1,6 +1,7 @@
 """The model: core, readout, bias and output nonlinearity, r_n = f(sum_ijk c_kij q_kijn + b_n)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,8 +71,12 @@ class Model(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shapes.n_neurons), not self.readout.solved)
         self.nonlinearity = NONLINEARITIES[options.readout.nonlinearity]()
 
+    compiled_core: Callable[[Tensor], Tensor] | None = None
+    """What computes the core's maps in training, where it was compiled."""
+
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.core(images)  # (n_images, K, h, w)
+        core = self.compiled_core if self.training and self.compiled_core is not None else self.core
+        maps = core(images)  # (n_images, K, h, w)
         drive = self.readout(maps) + self.bias  # (n_images, n_neurons)
         return self.nonlinearity(drive)
 

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -18,6 +18,20 @@ from whatwhere.errors import OptionError, RunError, WhatwhereError
 T = TypeVar("T")
 _PATIENCE = timedelta(days=7)
 """What a process waits for the others: one may be fitting a model that is not shared."""
+
+
+class _Sum(torch.autograd.Function):
+    """Every process's loss depends on the sum, so the gradient of each summand is the sum of all their gradients."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        summed = values.clone()
+        distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        return _Sum.forward(context, gradients[0].contiguous())
 
 
 class Part(NamedTuple):
@@ -43,6 +57,7 @@ class Parallel:
     rank: int = 0
     size: int = 1
     device: torch.device | None = None
+    summed: Callable[[Tensor], Any] = field(default=_Sum.apply, repr=False, compare=False)
 
     @property
     def first(self) -> bool:
@@ -66,8 +81,12 @@ class Parallel:
         """The sum over all processes, through which gradients pass."""
         if self.size == 1:
             return values
-        summed: Tensor = _Sum.apply(values)
+        summed: Tensor = self.summed(values)
         return summed
+
+    def uncompiled(self) -> "Parallel":
+        """The same, whose `sum` stays out of what is compiled: a message to others is no part of a graph."""
+        return replace(self, summed=torch.compiler.disable(_Sum.apply))
 
     @torch.no_grad()
     def sum_(self, tensors: Iterable[Tensor]) -> None:
@@ -116,20 +135,6 @@ class Parallel:
 
 ALONE = Parallel()
 """One process, which shares with no other."""
-
-
-class _Sum(torch.autograd.Function):
-    """Every process's loss depends on the sum, so the gradient of each summand is the sum of all their gradients."""
-
-    @staticmethod
-    def forward(context: Any, values: Tensor) -> Tensor:
-        summed = values.clone()
-        distributed.all_reduce(summed)
-        return summed
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Tensor:
-        return _Sum.forward(context, gradients[0].contiguous())
 
 
 def join_processes(devices: int, nodes: int, device: str) -> Parallel:

@@ -119,10 +119,12 @@ class Trainer:
         parallel: Parallel = ALONE,
     ) -> None:
         self.model, self.data, self.seed, self.parallel = model, data, seed, parallel
-        model.share(parallel)
+        model.share(parallel.uncompiled() if model.options.training.compile and parallel.size > 1 else parallel)
         parallel.copy_first_(model.state_dict().values())
         self.checkpoint, self.observer, self.candidate = checkpoint, observer, candidate
         self.options: TrainingOptions = model.options.training
+        if self.options.compile:
+            model.compiled_core = torch.compile(model.core.forward)
         self.optimizer = OPTIMIZERS[self.options.optimizer](
             [parameter for parameter in model.parameters() if parameter.requires_grad], self.options
         )
@@ -186,6 +188,7 @@ class Trainer:
         """Stops reading ahead and brings masks up to date."""
         self.batches.close()
         self.model.share(ALONE)
+        self.model.compiled_core = None
         self.model.readout.step_part = None
         if self.active is not None:
             self.active.end()

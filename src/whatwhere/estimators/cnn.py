@@ -29,7 +29,7 @@ from whatwhere.estimators.base import (
     history_table,
     shapes_of,
 )
-from whatwhere.estimators.preparation import Prepared, choose_device, prepare
+from whatwhere.estimators.preparation import Prepared, check_compiler, choose_device, prepare
 from whatwhere.estimators.resume import begin_fit, checkpoint_path, cpu_threads
 from whatwhere.interrupts import interruptible
 from whatwhere.location_posterior import credible_regions, entropy
@@ -141,7 +141,7 @@ class CNN(Estimator):
 
     def check(self, recording: Recording) -> Recording:
         options = self.options()
-        choose_device(self.device)
+        check_compiler(options, choose_device(self.device))
         with torch.device("meta"):
             Model(self.name, options, shapes_of(recording))  # takes no memory
         recording.split(options.training.validation_fraction, self.seed)

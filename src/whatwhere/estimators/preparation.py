@@ -1,6 +1,8 @@
 """A recording made ready for a fit: standardised, scaled, on the device."""
 
 import math
+import os
+import shutil
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +70,16 @@ def _note(recording: Recording, rows: np.ndarray, memory_gib: float) -> str:
         f"training images would take {needed:.1f} GiB, more than memory_gib={memory_gib:g}: they are read as they are"
         " needed, in blocks of neighbours"
     )
+
+
+def check_compiler(options: ModelOptions, device: torch.device) -> None:
+    """Raises `OptionError` where a core is to be compiled for the CPU without a C++ compiler."""
+    known = (os.environ.get("CXX", "g++"), "g++", "clang++", "cl")
+    if options.training.compile and device.type == "cpu" and not any(map(shutil.which, known)):
+        raise OptionError(
+            "training.compile needs a C++ compiler for the CPU, and none of g++, clang++, cl is here (nor CXX): install"
+            " one, or leave it at false."
+        )
 
 
 def choose_device(name: str) -> torch.device:
