@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from whatwhere.readouts.base import factorized_product
-from whatwhere.readouts.support import Support, supported_product
+from whatwhere.readouts.products import factorized_product, supported_product
+from whatwhere.readouts.support import Support
 
 SIZES = ((1000, (32, 32), 64, 4), (1000, (36, 64), 64, 64), (103, (19, 19), 256, 48))
 """Neurons, map, images and features: about those of workloads 2, 4 and 3."""

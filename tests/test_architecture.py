@@ -38,7 +38,7 @@ LEVELS = {
         1,
     ),
     **dict.fromkeys(["noise_models", "normal_hierarchy", "location_posterior"], 1),
-    **dict.fromkeys(["stored_images", "batches"], 2),
+    **dict.fromkeys(["stored_images", "stored_responses", "batches"], 2),
     **dict.fromkeys(["recording", "recording_parts", "standardisation", "heldout", "formats", "datasets"], 2),
     **dict.fromkeys(
         ["core", "readouts", "initialisation", "alignment", "local_features", "neuron_types", "presets"], 2

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from whatwhere.config import ReadoutOptions
-from whatwhere.readouts import FactorizedReadout, PosteriorReadout, support
-from whatwhere.readouts.base import factorized_product
-from whatwhere.readouts.support import DENSEST, Restricted, Support, sparse_support, supported_product
+from whatwhere.readouts import FactorizedReadout, PosteriorReadout
+from whatwhere.readouts.products import factorized_product, supported_product
+from whatwhere.readouts.support import DENSEST, Restricted, Support, sparse_support
 
 N_NEURONS, SHAPE, N_IMAGES = 7, (3, 9, 11), 5
 
@@ -37,30 +37,6 @@ def test_a_support_keeps_and_gives_back_what_is_there(rng: np.random.Generator) 
     torch.testing.assert_close(filled, torch.where(masks != 0, masks, 7.0))
     left, right = torch.randn(N_NEURONS, 4, dtype=masks.dtype), torch.randn(99, 4, dtype=masks.dtype)
     torch.testing.assert_close(where.products(left, right), where.gathered(left @ right.T))
-
-
-@pytest.mark.parametrize("n_features", [1, 3])
-@pytest.mark.parametrize("at_once", [1, 3, 100])
-def test_the_product_and_its_gradients_are_those_of_whole_masks(
-    n_features: int, at_once: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(support, "_MOST_NUMBERS", at_once * N_IMAGES * n_features)
-    masks = sparse_masks(rng)
-    maps = torch.from_numpy(rng.normal(size=(N_IMAGES, n_features, 9, 11)))
-    maps = maps.contiguous(memory_format=torch.channels_last).requires_grad_()
-    weights = torch.from_numpy(rng.normal(size=(N_NEURONS, n_features))).requires_grad_()
-    wanted = torch.from_numpy(rng.normal(size=(N_IMAGES, N_NEURONS)))
-    where = Support.of(masks != 0)
-    values = where.gathered(masks).requires_grad_()
-    found = supported_product(values, weights, maps, where)
-    gradients = torch.autograd.grad((found * wanted).sum(), (values, weights, maps))
-    whole = masks.clone().requires_grad_()
-    dense = factorized_product(whole, weights, maps)
-    expected = torch.autograd.grad((dense * wanted).sum(), (whole, weights, maps))
-    torch.testing.assert_close(found, dense)
-    torch.testing.assert_close(gradients[0], where.gathered(expected[0]))
-    torch.testing.assert_close(gradients[1:], expected[1:])
-    assert torch.autograd.gradcheck(lambda *of: supported_product(*of, where), (values, weights, maps), fast_mode=True)
 
 
 def test_only_sparse_masks_have_a_support(rng: np.random.Generator) -> None:

@@ -11,6 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from whatwhere.initialisation import resample, smoothed_energy
+from whatwhere.stored_responses import Responses, std_of
 
 _CHUNK = 1024
 _MOST_NEURONS = 256
@@ -24,13 +25,13 @@ _BLUR = 1 / 17
 """Kernels are smooth: each is blurred by this share of its side, in every round."""
 
 
-def chance_scores(averages: Tensor, deviations: Tensor, responses: Tensor) -> Tensor:
+def chance_scores(averages: Tensor, deviations: Tensor, responses: Responses) -> Tensor:
     """The averages over the standard deviation that they have where responses do not depend on images.
 
     averages: (n_neurons, C, H, W) of these responses (n_images, n_neurons); deviations: of the pixels that they are
     averages of, (C, H, W). 0 for silent neurons and constant pixels.
     """
-    chance = responses.std(0, correction=0)[:, None, None, None] * deviations / len(responses) ** 0.5
+    chance = std_of(responses)[:, None, None, None] * deviations / len(responses) ** 0.5
     return torch.where(chance > 0, averages / chance.clamp(min=1e-12), 0.0)
 
 

@@ -120,5 +120,5 @@ def _seconds_of_places(model: Model, data: TrainingData) -> float:
     if readout.evidence_renewed is not None:
         readout.evidence_renewed.fill_(True)  # which is done once in a fit
     started = time.perf_counter()
-    settle(trial, data.images, data.responses, 0)
+    settle(trial, data.images, data.responses[:], 0)
     return (time.perf_counter() - started) / model.options.readout.locate_every

@@ -6,6 +6,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from whatwhere.stored_images import Images
+from whatwhere.stored_responses import Responses, mean_of
 
 _CHUNK = 1024
 _NUMBERS = 2**22
@@ -15,15 +16,15 @@ _RIDGE = 10.0
 """Power that decorrelation adds to every frequency, relative to the mean power of the images."""
 
 
-def spike_triggered_averages(images: Images, responses: Tensor) -> Tensor:
+def spike_triggered_averages(images: Images, responses: Responses) -> Tensor:
     """STA_n = mean_b (y_bn - mean y_n) (x_b - mean x): (n_neurons, n_channels, height, width).
 
     images: (n_images, n_channels, height, width), float; responses: (n_images, n_neurons). The result has the units
     of their product.
     """
     means = images.mean(0).flatten()
-    mean_responses = responses.mean(0)
-    total = responses.new_zeros(responses.shape[1], means.numel())
+    mean_responses = mean_of(responses).to(responses[:1].dtype)
+    total = mean_responses.new_zeros(len(mean_responses), means.numel())
     for start in range(0, len(images), _CHUNK):
         chunk = images[start : start + _CHUNK].flatten(1) - means
         total.addmm_((responses[start : start + _CHUNK] - mean_responses).T, chunk)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from whatwhere.location_posterior import FeatureMoments, constant_noise_evidence
 from whatwhere.neuron_types import codes_to_types
 from whatwhere.stored_images import Images
+from whatwhere.stored_responses import Responses
 
 _ORDERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 """Of the derivatives, along rows and columns."""
@@ -100,7 +101,7 @@ class LocalFit(NamedTuple):
 
 def fit_local_features(
     images: Images,
-    responses: Tensor,
+    responses: Responses,
     map_size: tuple[int, int],
     offset: tuple[float, float],
     ridges: Sequence[float],
@@ -134,7 +135,7 @@ class _Shown:
     """Some images, evenly spaced, under the bank, and what neurons responded to them, centred."""
 
     def __init__(
-        self, images: Images, responses: Tensor, map_size: tuple[int, int], offset: tuple[float, float]
+        self, images: Images, responses: Responses, map_size: tuple[int, int], offset: tuple[float, float]
     ) -> None:
         self.images = images
         self.rows = torch.linspace(0, len(images) - 1, min(_MOST_IMAGES, len(images)), device=images.device).long()
@@ -197,16 +198,19 @@ class _Shown:
         The weights are again the neuron's own, at the place that is best by its type.
         """
         of_types = [self.moments.projected(one) for one in filters]
+        at_once = max(1, _MOST_NUMBERS // (len(filters) * self.n_places))
         evidence, weights = [], []
         for chosen, products in self.products():
-            found = products.new_full((len(chosen), self.n_places), -math.inf)
-            for one, moments in zip(filters, of_types, strict=True):
-                cross = torch.einsum("k,pkn->pn", one, products).clamp(min=0.0)
-                found = torch.logaddexp(
-                    found, constant_noise_evidence(moments, cross[:, None], self.variances[chosen], ridges)
-                )
-            evidence.append(found - math.log(len(filters)))
-            weights.append(_weights_at(self.gram, products, found.argmax(1)))
+            for some, part in zip(chosen.split(at_once), products.split(at_once, 2), strict=True):
+                found = part.new_full((len(some), self.n_places), -math.inf)
+                cross = (filters @ part).clamp(min=0.0)  # (h * w, n_types, n_neurons)
+                for number, moments in enumerate(of_types):
+                    of_type = cross[:, number, None]
+                    found = torch.logaddexp(
+                        found, constant_noise_evidence(moments, of_type, self.variances[some], ridges)
+                    )
+                evidence.append(found - math.log(len(filters)))
+                weights.append(_weights_at(self.gram, part, found.argmax(1)))
         return torch.cat(evidence), torch.cat(weights)
 
 

@@ -28,6 +28,7 @@ from whatwhere.parallel import Parallel
 from whatwhere.penalties import weighted_sum
 from whatwhere.readouts import READOUTS, PosteriorReadout, Start
 from whatwhere.stored_images import Images
+from whatwhere.stored_responses import Responses, mean_of
 
 SHRUNKEN = ("mask_l1", "feature_l1", "product_l1")
 """Penalties of readouts that proximal steps take; the core's group penalty is split, see `Core.group_sparsity`."""
@@ -216,7 +217,7 @@ def _check_scale(strengths: dict[str, float]) -> None:
 
 
 @torch.no_grad()
-def initialize(model: Model, images: Images, responses: Tensor, seed: int) -> None:
+def initialize(model: Model, images: Images, responses: Responses, seed: int) -> None:
     """Sets every parameter from the data: kernels, masks at the peaks of the decorrelated averages, biases.
 
     images: (n_images, C, H, W), responses: (n_images, n_neurons), training part alone, in the units of the fit.
@@ -254,9 +255,8 @@ def initialize(model: Model, images: Images, responses: Tensor, seed: int) -> No
     set_statistics(model, spread(images, max(options.training.batch_size, 512)))
     model.eval()
     drive = torch.cat([model.readout(model.core(chunk)) for chunk in some.split(options.training.batch_size)])
-    bias = initial_bias(
-        drive.double().cpu().numpy(), responses.double().mean(0).cpu().numpy(), options.readout.nonlinearity
-    )
+    mean = mean_of(responses).cpu().numpy()
+    bias = initial_bias(drive.double().cpu().numpy(), mean, options.readout.nonlinearity)
     model.bias.copy_(torch.from_numpy(bias))
 
 
@@ -305,7 +305,7 @@ def start_places(model: Model, scores: Tensor | None, evidence: Tensor | None = 
     readout.set_posterior(probabilities)
 
 
-def spread(rows: Images, most: int) -> Tensor:
+def spread(rows: Images | Responses, most: int) -> Tensor:
     """At most `most` rows, and 1 GiB, evenly from the first to the last: a recording may begin unlike it goes on."""
     most = min(most, len(rows), max(_FEWEST_SPREAD, _MOST_SPREAD // (4 * math.prod(rows.shape[1:]))))
     return rows[torch.linspace(0, len(rows) - 1, most, device=rows.device).long()]

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
-
 from whatwhere.model import Model
 from whatwhere.parallel import ALONE, Parallel
 from whatwhere.schedule import Check
 from whatwhere.stored_images import joined
+from whatwhere.stored_responses import joined_responses
 from whatwhere.training import Trainer, TrainingData
 
 
@@ -32,7 +31,7 @@ def all_images(data: TrainingData) -> TrainingData:
     """Training and validation images as training images, and the validation images still to look at."""
     return TrainingData(
         joined(data.images, data.validation_images),
-        torch.cat([data.responses, data.validation_responses]),
+        joined_responses(data.responses, data.validation_responses),
         data.validation_images,
         data.validation_responses,
         data.fingerprint,

@@ -10,7 +10,7 @@ from whatwhere.errors import InputError
 
 IMAGE_AXES = ("n_images", "n_channels", "height", "width")
 CHUNK_BYTES = 2**25
-COLUMN_BYTES = 2**26  # of some columns at once, where a statistic would need copies of them all
+COLUMN_BYTES = 2**25  # of some columns at once, where a statistic would need copies of them all
 MOST_SKIPPED = 8  # rows read in vain rather than asking the disk once more
 
 

@@ -23,6 +23,7 @@ from whatwhere.readouts import FactorizedReadout, PosteriorReadout
 from whatwhere.schedule import Check, Progress, Schedule
 from whatwhere.storage import read_tensors, write_tensors
 from whatwhere.stored_images import Images
+from whatwhere.stored_responses import Responses
 
 CHECKPOINT = "whatwhere-checkpoint"
 CHECKPOINT_VERSION = 1
@@ -37,12 +38,12 @@ OPTIMIZERS: dict[str, Callable[[Sequence[Tensor], TrainingOptions], torch.optim.
 
 @dataclass(frozen=True)
 class TrainingData:
-    """In the units of the fit, on the device: images (n, C, H, W), which may be stored, responses (n, n_neurons)."""
+    """In the units of the fit, on the device: images (n, C, H, W), responses (n, n_neurons); both may be stored."""
 
     images: Images
-    responses: Tensor
+    responses: Responses
     validation_images: Images
-    validation_responses: Tensor
+    validation_responses: Responses
     fingerprint: str = ""
     """Names the data, so that a run is resumed with the very same."""
 
@@ -166,7 +167,7 @@ class Trainer:
         self.model.readout.step_part = part
         if is_due(self.model, self.schedule.step):
             seed = self.model.readout.step_seed ^ 1  # another stream than the step's own draws
-            locate(self.model, self.data.images, self.data.responses, self.schedule.step, seed)
+            locate(self.model, self.data.images, self.data.responses[:], self.schedule.step, seed)
             self.parallel.copy_first_(self.model.state_dict().values())
         optimizers = [self.optimizer, *([] if self.active is None else self.active.optimizers())]
         for optimizer in optimizers:
@@ -205,7 +206,7 @@ class Trainer:
         self.close()
         self.model.eval()
         if isinstance(self.model.readout, PosteriorReadout):
-            settle(self.model, self.data.images, self.data.responses, mixed_seed(self.seed, -1))
+            settle(self.model, self.data.images, self.data.responses[:], mixed_seed(self.seed, -1))
             self.parallel.copy_first_(self.model.state_dict().values())
 
     def _look(self) -> None:

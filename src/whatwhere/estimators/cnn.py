@@ -354,7 +354,7 @@ def nothing_found(model: Model, data: TrainingData) -> tuple[str, ...]:
         return ()
     batches = data.validation_images.split(model.options.training.batch_size)
     predicted = torch.cat([model(images) for images in batches]).cpu().numpy()
-    found = float(correlation(predicted, data.validation_responses.cpu().numpy()).mean())
+    found = float(correlation(predicted, data.validation_responses[:].cpu().numpy()).mean())
     chance = 2 / predicted.size**0.5
     if found > chance:
         return ()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from whatwhere.config import ModelOptions
 from whatwhere.errors import OptionError
@@ -16,6 +15,7 @@ from whatwhere.recording import Recording
 from whatwhere.rows import by_columns
 from whatwhere.standardisation import Standardisation
 from whatwhere.stored_images import Images, StoredImages
+from whatwhere.stored_responses import Responses, StoredResponses
 from whatwhere.training import TrainingData
 
 
@@ -39,7 +39,8 @@ def prepare(
 ) -> Prepared:
     """Standardises and scales by statistics of the training rows alone, and moves all to the device.
 
-    Images stay where they are if those of the training rows would take more than `training.memory_gib`.
+    Images stay where they are if those of the training rows would take more than `training.memory_gib`, and responses
+    the recording's: a copy of them might be as large.
     """
     standardisation = Standardisation.fit(recording.images, options.preprocessing.standardize, rows=rows)
     scale = np.ones(recording.n_neurons, np.float32)
@@ -49,13 +50,11 @@ def prepare(
     memory = int(options.training.memory_gib * 2**30)
     stored = 4 * len(rows) * math.prod(recording.image_shape) > memory
 
-    def to_device(some: np.ndarray) -> tuple[Images, Tensor]:
-        responses = recording.responses[some]  # a copy
-        responses /= scale
-        held = torch.from_numpy(responses).to(device)
+    def to_device(some: np.ndarray) -> tuple[Images, Responses]:
+        responses = StoredResponses(recording.responses, some, scale, device)
         if stored:
-            return StoredImages(recording.images, some, standardisation, device, memory), held
-        return torch.from_numpy(standardisation.apply(recording.read_images(some))).to(device), held
+            return StoredImages(recording.images, some, standardisation, device, memory), responses
+        return torch.from_numpy(standardisation.apply(recording.read_images(some))).to(device), responses[:]
 
     data = TrainingData(*to_device(rows), *to_device(validation_rows), fingerprint)
     notes = (*recording.notes, *constant_note(recording))

@@ -123,17 +123,6 @@ def draw_features(n_neurons: int, n_features: int, given: Tensor | None, generat
     return given.cpu() + draw((n_neurons, n_features), 0.0, 0.01, generator)
 
 
-def factorized_product(mask: Tensor, weights: Tensor, maps: Tensor) -> Tensor:
-    """sum_kij c_kij m_ijn w_kn: mask (n_neurons, h * w), weights (n_neurons, K), maps (n_images, K, h, w).
-
-    Returns (n_images, n_neurons). `mask @ maps.T` is faster than `maps @ mask.T`.
-    """
-    n_images, n_features = maps.shape[:2]
-    pooled = mask @ maps.flatten(0, 1).flatten(1).T  # (n_neurons, n_images * K)
-    pooled = pooled.view(len(mask), n_images, n_features)
-    return torch.bmm(pooled, weights.unsqueeze(2)).squeeze(2).T  # (n_images, n_neurons)
-
-
 def mask_positions(masks: Tensor) -> Tensor:
     """Row and column of each mask's pixel of largest magnitude, (n_neurons, 2), float64.
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from whatwhere.config import ReadoutOptions
 from whatwhere.penalties import mean_l1, mean_product_l1
-from whatwhere.readouts.base import Readout, Start, draw, draw_features, factorized_product, mask_positions
-from whatwhere.readouts.support import Restricted, SupportCache, supported_product
+from whatwhere.readouts.base import Readout, Start, draw, draw_features, mask_positions
+from whatwhere.readouts.products import factorized_product, supported_product
+from whatwhere.readouts.support import Restricted, SupportCache
 
 
 class FactorizedReadout(Readout):

@@ -11,8 +11,9 @@ from whatwhere.errors import OptionError
 from whatwhere.location_posterior import blur, features_at_places
 from whatwhere.noise_models import NOISE_MODELS, NoiseModel
 from whatwhere.penalties import mean_l1
-from whatwhere.readouts.base import Readout, Start, draw_features, factorized_product, mask_positions
-from whatwhere.readouts.support import SupportCache, supported_product
+from whatwhere.readouts.base import Readout, Start, draw_features, mask_positions
+from whatwhere.readouts.products import factorized_product, supported_product
+from whatwhere.readouts.support import SupportCache
 
 _LEFT_OUT = 1e-6
 """Of a mask, which sums to one, at most what pixels that are hardly possible have together; they are not read."""

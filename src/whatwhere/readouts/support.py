@@ -3,17 +3,12 @@
 import warnings
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 DENSEST = 1 / 16
 """Share of a mask's pixels above which a dense product is as fast; measured, see `benchmarks/README.md`."""
-
-_MOST_NUMBERS = 2**24
-"""Of pooled features that are held at once: 64 MiB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +49,6 @@ class Support:
     def scatter_(self, dense: Tensor, values: Tensor) -> None:
         """Puts the values where they belong in something (n_neurons, n_pixels), the rest as it is."""
         dense.view(self.shape)[self.rows, self.pixels] = values
-
-    def part(self, first: int, last: int) -> tuple["Support", slice]:
-        """Of the neurons first to last - 1 alone, and which of the values those are."""
-        if (first, last) == (0, self.shape[0]):
-            return self, slice(None)
-        some = slice(int(self.starts[first]), int(self.starts[last]))
-        starts = self.starts[first : last + 1] - some.start
-        return Support(starts, self.pixels[some], self.rows[some] - first, (last - first, self.shape[1])), some
 
     def masks(self, values: Tensor) -> Tensor:
         """A sparse matrix (n_neurons, n_pixels) of these values."""
@@ -126,57 +113,6 @@ def sparse_support(masks: Tensor, least: float = 0.0) -> Support | None:
     return Support.of(pattern) if pattern.sum() <= DENSEST * pattern.numel() else None
 
 
-def supported_product(values: Tensor, weights: Tensor, maps: Tensor, support: Support) -> Tensor:
-    """sum_kij c_kij m_ijn w_kn over the support of m alone: (n_images, n_neurons).
-
-    values (n_values,) of the masks, weights (n_neurons, K), maps (n_images, K, h, w). Neurons are taken as many at once
-    as their pooled features, sum_ij c_kij m_ijn, fit into memory; these are computed again in the backward pass.
-    """
-    with torch.autocast(maps.device.type, enabled=False):  # sparse products have no half precision on every device
-        result: Tensor = _SupportedProduct.apply(values, weights.to(values.dtype), maps.to(values.dtype), support)
-    return result
-
-
-class _SupportedProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, weights: Tensor, maps: Tensor, support: Support) -> Tensor:
-        n_images, n_features = maps.shape[:2]
-        by_pixel = _by_pixel(maps)
-        out = maps.new_empty(support.shape[0], n_images)
-        for first, last in _chunks(support.shape[0], n_images * n_features):
-            some, which = support.part(first, last)
-            pooled = (some.masks(values[which]) @ by_pixel).view(last - first, n_images, n_features)
-            out[first:last] = torch.bmm(pooled, weights[first:last, :, None])[:, :, 0]
-        ctx.save_for_backward(values, weights, by_pixel)
-        ctx.support, ctx.map_shape = support, maps.shape
-        return out.T
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        values, weights, by_pixel = ctx.saved_tensors
-        n_images, n_features, height, width = ctx.map_shape
-        needs_values, needs_weights, needs_maps = ctx.needs_input_grad[:3]
-        of_values = torch.empty_like(values) if needs_values else None
-        of_weights = torch.empty_like(weights) if needs_weights else None
-        of_maps = torch.zeros_like(by_pixel) if needs_maps else None
-        for first, last in _chunks(ctx.support.shape[0], n_images * n_features):
-            some, which = ctx.support.part(first, last)
-            wanted = gradient[:, first:last].T.contiguous()  # (n, n_images)
-            if of_weights is not None:
-                pooled = (some.masks(values[which]) @ by_pixel).view(last - first, n_images, n_features)
-                of_weights[first:last] = torch.bmm(wanted[:, None], pooled)[:, 0]
-                del pooled  # before as much is needed again
-            of_pooled = (wanted[:, :, None] * weights[first:last, None]).flatten(1)  # (n, n_images * K)
-            if of_values is not None:
-                of_values[which] = some.products(of_pooled, by_pixel)
-            if of_maps is not None:
-                of_maps += some.transposed(values[which]) @ of_pooled
-        if of_maps is not None:
-            of_maps = of_maps.T.reshape(n_images, n_features, height, width)
-        return of_values, of_weights, of_maps, None
-
-
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
     """A sparse matrix by rows."""
     _hear_warning()
@@ -189,17 +125,6 @@ def _hear_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=False)
-
-
-def _by_pixel(maps: Tensor) -> Tensor:
-    """(n_images, K, h, w) to (h * w, n_images * K), laid out in memory like that."""
-    return maps.permute(2, 3, 0, 1).reshape(maps.shape[2] * maps.shape[3], -1).contiguous()
-
-
-def _chunks(n_neurons: int, numbers: int) -> list[tuple[int, int]]:
-    """Ranges of neurons of which each holds so many pooled features."""
-    at_once = max(1, _MOST_NUMBERS // max(1, numbers))
-    return [(first, min(first + at_once, n_neurons)) for first in range(0, n_neurons, at_once)]
 
 
 def _starts(sorted_numbers: Tensor, size: int) -> Tensor:
