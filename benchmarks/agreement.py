@@ -1,6 +1,6 @@
 """Whether both implementations compute the same: loss and gradients of one batch, from the same initial values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from plain import MODELS
@@ -37,8 +37,10 @@ def differences(workload: Workload, images: Tensor, responses: Tensor, dtype: to
 
     Of the gradients: the largest over parameters of max |a - b| / max |b|. In float32 a whole batch, in float64 the
     first `N_IMAGES` of it: at the kink of a ReLU, rounding alone decides which way a gradient goes, so only the
-    latter shows whether the mathematics is the same.
+    latter shows whether the mathematics is the same. What is timed in bf16 is compared in these, too.
     """
+    exact = replace(workload.options.training, precision="float32")
+    workload = replace(workload, options=replace(workload.options, training=exact))
     n_images = workload.options.training.batch_size if dtype == torch.float32 else N_IMAGES
     images, responses = images[:n_images].to(dtype), responses[:n_images].to(dtype)
     pair = make_pair(workload)

@@ -133,13 +133,35 @@ class SeparableLayers(nn.Module):
         return loss, mask_and_feature_l1(self.readout, self.strength)
 
 
+class EqualLayers(nn.Module):
+    """Workloads 2e and 5e: of 2 and 5 what other libraries have, too."""
+
+    def __init__(self, n_maps: int, n_neurons: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for n_inputs in (3, n_maps, n_maps):
+            layers += [nn.Conv2d(n_inputs, n_maps, 5, bias=False), batch_norm(n_maps, shift=True), nn.ELU()]
+        self.core = nn.Sequential(*layers)
+        self.readout = FactorizedReadout(n_neurons, n_maps, 32 * 32)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.softplus(self.readout(self.core(images)))
+
+    def loss(self, predictions: Tensor, responses: Tensor) -> tuple[Tensor, Tensor]:
+        return F.poisson_nll_loss(predictions, responses, log_input=False, eps=1e-5), torch.zeros(())
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "1": OneKernel,
     "2": ThreeLayers,
+    "2b": ThreeLayers,
+    "2e": lambda: EqualLayers(32, 1000),
     "3": PublishedV1,
+    "3b": PublishedV1,
     "4": SeparableLayers,
     "4s": lambda: SeparableLayers(SPARSE_L1),
     "5": lambda: ThreeLayers(128, 8192),
+    "5e": lambda: EqualLayers(64, 8192),
     "5s": lambda: ThreeLayers(128, 8192, SPARSE_L1),
 }
 

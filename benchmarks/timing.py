@@ -1,26 +1,23 @@
-"""Milliseconds per step of both implementations in one process: ours, plain, ours, plain, ..., step by step."""
+"""Milliseconds per step of several implementations in one process: ours, plain, ours, plain, ..., step by step."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import mean, median
+from typing import Any
 
-import plain
-import workloads
-from agreement import Pair
 from contention import Load, Watch
-from torch import Tensor
 
-IMPLEMENTATIONS = ("whatwhere", "plain")
 _MOST_REPEATS = 2
 """Rounds are tried at most this many times as often as asked for, when other processes disturb them."""
-_MOST_SECONDS = 75.0
-"""A workload begins no further round after this long: beside a busy process a step can take a hundred times longer."""
+_MOST_SECONDS = 37.5
+"""Of each implementation: a workload begins no further round after as long as theirs together; beside a busy process a
+step can take a hundred times longer."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """Steps of both in turn: the mean milliseconds per step of each, and what else the machine did meanwhile."""
+    """Steps of all in turn: the mean milliseconds per step of each, and what else the machine did meanwhile."""
 
     ms: dict[str, float]
     load: Load
@@ -47,38 +44,42 @@ class Timing:
             return median(each.ms[implementation] for each in self.quiet)
         return min(each.ms[implementation] for each in self.rounds)
 
+    def row(self, implementation: str) -> dict[str, Any]:
+        """What a file of results says of time and of the rounds."""
+        return {
+            "ms_per_step": round(self.ms(implementation), 3),
+            "contended": self.contended,
+            "quiet_rounds": len(self.quiet),
+            "rounds": len(self.rounds),
+            "ms_per_round": [round(each.ms[implementation], 3) for each in self.rounds],
+            "other_cores_busy": [round(each.load.others, 2) for each in self.rounds],
+        }
+
 
 def measure(
-    workload: workloads.Workload,
-    pair: Pair,
-    images: Tensor,
-    responses: Tensor,
-    watch: Watch,
-    n_rounds: int,
-    n_steps: int,
+    steps: Mapping[str, Callable[[], None]], every: Mapping[str, int], watch: Watch, n_rounds: int, n_steps: int
 ) -> Timing:
-    """Times rounds until `n_rounds` were quiet, twice as many were tried, or time is up."""
-    steps = {
-        "whatwhere": workloads.step_of(pair.ours, images, responses),
-        "plain": plain.step_of(pair.plain, images, responses, workload.options.training.batch_size),
-    }
+    """Times rounds until `n_rounds` were quiet, twice as many were tried, or time is up.
+
+    steps: one of each implementation, by its name; every: of those that take every step alike, one in so many is taken.
+    """
     for step in steps.values():
         step()
     timing, start = Timing([]), time.monotonic()
     while len(timing.quiet) < n_rounds and len(timing.rounds) < _MOST_REPEATS * n_rounds:
-        if timing.rounds and time.monotonic() - start > _MOST_SECONDS:
+        if timing.rounds and time.monotonic() - start > _MOST_SECONDS * len(steps):
             break
-        timing.rounds.append(_round(steps, watch, n_steps, workload.plain_every))
+        timing.rounds.append(_round(steps, every, watch, n_steps))
     return timing
 
 
-def _round(steps: dict[str, Callable[[], None]], watch: Watch, n_steps: int, plain_every: int) -> Round:
+def _round(steps: Mapping[str, Callable[[], None]], every: Mapping[str, int], watch: Watch, n_steps: int) -> Round:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
 
     def turns() -> None:
         for number in range(n_steps):
             for name, step in steps.items():
-                if name == "plain" and number % plain_every:
+                if number % every.get(name, 1):
                     continue
                 start = time.perf_counter()
                 step()

@@ -24,6 +24,7 @@ class Workload:
     - `steps`: how many make a round of a second or more; of plain PyTorch, which takes every step alike, one in
       `plain_every`
     - `support`: pixels that each mask holds, the rest are 0; None: all
+    - `readout`: its name in `whatwhere.readouts`
     """
 
     name: str
@@ -33,6 +34,7 @@ class Workload:
     steps: int
     plain_every: int = 1
     support: int | None = None
+    readout: str = "factorized"
 
 
 def _three_layers(name: str, n_maps: int, n_neurons: int, steps: int) -> Workload:
@@ -135,7 +137,15 @@ def _sparse(workload: Workload) -> Workload:
     )
 
 
+def _half(workload: Workload) -> Workload:
+    """The same with our forward pass in bfloat16; plain PyTorch's stays in float32."""
+    options = replace(workload.options, training=replace(workload.options.training, precision="bf16"))
+    description = f"{workload.description}; whatwhere in bf16, plain in float32"
+    return replace(workload, name=f"{workload.name}b", description=description, options=options)
+
+
 WORKLOADS |= {f"{name}s": _sparse(WORKLOADS[name]) for name in ("4", "5")}
+WORKLOADS |= {f"{name}b": _half(WORKLOADS[name]) for name in ("2", "3")}
 
 
 def make_data(workload: Workload) -> tuple[Tensor, Tensor]:
@@ -149,11 +159,12 @@ def make_data(workload: Workload) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def make_model(workload: Workload) -> Model:
-    """The factorised model with random initial values, the same at each call."""
+    """The model with random initial values, the same at each call."""
     generator = torch.Generator().manual_seed(0)
-    model = Model("factorized", workload.options, workload.shapes)
+    model = Model(workload.readout, workload.options, workload.shapes)
     model.core.initialize(generator)
-    peaks = torch.randint(model.readout.mask[0].numel(), (workload.shapes.n_neurons,), generator=generator)
+    _, height, width = model.core.output_shape
+    peaks = torch.randint(height * width, (workload.shapes.n_neurons,), generator=generator)
     model.readout.initialize(Start(peaks, torch.ones(len(peaks)), 0.001), generator)
     if workload.support is not None:
         masks = model.readout.mask.flatten(1)
