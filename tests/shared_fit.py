@@ -21,6 +21,7 @@ from whatwhere.config import (
     ReadoutOptions,
     TrainingOptions,
 )
+from whatwhere.core import UnitBatchNorm
 from whatwhere.model import Model, Shapes, initialize
 from whatwhere.parallel import Parallel, join_processes
 from whatwhere.standardisation import Standardisation
@@ -33,6 +34,7 @@ CASES: dict[str, tuple[dict[str, float], dict[str, object]]] = {
     "fully-connected": ({"weight_l2": 0.1, "activity_l1": 0.1}, {}),
     "gaussian": ({"feature_l1": 0.01}, {}),
     "posterior": ({"feature_l1": 0.01}, {"locate_from": 4, "locate_every": 3}),
+    "held": ({"feature_l1": 0.01}, {"locate_from": 4, "locate_every": 3, "start": "features", "hold_features": 3}),
 }
 """For each readout its penalties and options."""
 SHAPES = Shapes(n_channels=2, height=12, width=17, n_neurons=6)
@@ -75,7 +77,7 @@ def fitted(
             whole_every=3 if proximal else 10,
         ),
     )
-    model = Model(readout, options, SHAPES)
+    model = Model("posterior" if readout == "held" else readout, options, SHAPES)
     initialize(model, data.images, data.responses, seed=0)
     if proximal:  # so sparse that steps are of the support alone
         with torch.no_grad():
@@ -86,11 +88,32 @@ def fitted(
     return {**{name: tensor.clone() for name, tensor in model.state_dict().items()}, "losses": torch.tensor(losses)}
 
 
+def normalised(parallel: Parallel) -> dict[str, torch.Tensor]:
+    """Maps under batch normalisation, with gradients: one map all 0 far from its running mean, one far from 0."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(13, 3, 5, 7, generator=generator)
+    maps[:, 0], maps[:, 1] = 0.0, 10 + 0.2 * maps[:, 1]
+    wanted = torch.randn(maps.shape, generator=generator)
+    module = UnitBatchNorm(3, shift=True, momentum=0.1).train()
+    module.parallel = parallel
+    module.running_mean.copy_(torch.tensor([30.7, 0.0, 0.0]))
+    start, stop, _ = parallel.part(len(maps))
+    mine = maps[start:stop].requires_grad_()
+    out = module(mine)
+    (out * wanted[start:stop]).sum().backward()
+    whole, gradient = torch.zeros(maps.shape), torch.zeros(maps.shape)
+    whole[start:stop], gradient[start:stop] = out.detach(), mine.grad
+    parallel.sum_([whole, gradient])
+    scale = torch.tensor([1e-3, 0.2, 1.0]).view(3, 1, 1)  # of such a map the gradient is as much larger
+    return {"maps": whole, "gradient": gradient * scale, "mean": module.running_mean, "variance": module.running_var}
+
+
 def main(n_processes: int, path: str) -> None:
     parallel = join_processes(n_processes, 1, "cpu")
     torch.set_num_threads(1)
     data = simulated()
     found = {readout: fitted(readout, data, parallel) for readout in CASES}
+    found["normalised"] = normalised(parallel)
     found["sparse"] = fitted("factorized", data, parallel, proximal=True)
     if shutil.which("g++"):
         found["compiled"] = fitted("gaussian", data, parallel, compiled=True)

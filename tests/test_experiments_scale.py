@@ -27,7 +27,7 @@ SMALL = ScaleOptions(
     n_types=3,
     n_maps=(2, 3),
     memory_gib=1e-4,
-    n_steps=4,
+    n_steps=10,
     support=2,
     max_steps=6,
 )
@@ -68,7 +68,7 @@ def test_times_and_memory_are_measured_on_a_file_that_is_kept_or_gone(
     for outcome in (found, kept):
         measured = outcome.measured
         assert min(measured["seconds_per_epoch"], measured["seconds_per_epoch_sparse"], measured["start_seconds"]) > 0
-        assert (measured["n_types"], measured["steps_timed"], outcome.n_validation) == (3, 4, 19)
+        assert (measured["n_types"], measured["steps_timed"], outcome.n_validation) == (3, 10, 19)
         assert measured["file_gib"] == file.stat().st_size / 2**30
         assert 0.05 < measured["peak_gib"] < 8
     assert kept.fev == found.fev, "the same recording, the same steps"
@@ -123,7 +123,7 @@ def test_the_page_says_what_was_timed(tmp_path: Path) -> None:
     files = write_report(tmp_path)
     assert [file.name for file in files] == ["scale.png", "page.html"]
     page = files[-1].read_text(encoding="utf-8")
-    assert "4 steps of 64 images" in page
+    assert "10 steps after as many to begin with" in page
     assert "no fit, a start" in page
 
 
@@ -133,6 +133,12 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_simulated(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_steps_that_are_no_whole_rounds_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="n_steps is 15: expected a multiple of 10"):
+        SCALE.run(tmp_path / "out", options=ScaleOptions(**{**vars(SMALL), "n_steps": 15}))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no peak can be forgotten")
 def test_the_peak_of_memory_is_what_was_held() -> None:
     forget_peak()
     before = peak_memory()

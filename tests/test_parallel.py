@@ -19,7 +19,7 @@ from whatwhere.catalogue import make_model
 from whatwhere.errors import OptionError
 from whatwhere.parallel import ALONE, Parallel, join_processes
 
-STEPS = 10
+STEPS = 40
 OPTIONS = f"""
 core: {{kernel_sizes: [5, 3], n_maps: 3, padding: [valid, same]}}
 penalties: {{product_l1: [0.1, 30.0]}}
@@ -91,6 +91,7 @@ def test_two_processes_make_the_steps_of_one(tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in alone} >= {"factorized", "gaussian", "posterior", "sparse", "streamed"}
     for name in alone:
         np.testing.assert_allclose(shared[name], alone[name], rtol=1e-5, atol=1e-5, err_msg=name)
+    assert all(np.isfinite(shared[name]).all() for name in shared if name.startswith("normalised"))
     assert 0 < np.mean(alone["sparse/readout.mask"] != 0) < 1 / 16, "steps are of sparse masks"
     moved = alone["factorized/losses"]
     assert (moved[-1] < moved[0]).all(), "the steps lead somewhere"
@@ -104,7 +105,7 @@ def test_a_shared_fit_ends_like_one_alone_and_speaks_once(
     one, two = (load_file(folder / run / "model.safetensors") for run in ("one", "two"))
     assert one.keys() == two.keys()
     for name, expected in one.items():
-        np.testing.assert_allclose(two[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(two[name], expected, rtol=1e-4, atol=1e-4, err_msg=name)
     scores = [pd.read_csv(folder / run / "scores.csv")["correlation"] for run in ("one", "two")]
     np.testing.assert_allclose(scores[1], scores[0], atol=1e-4)
     assert shared.stdout.count("written to") == 1
@@ -136,6 +137,31 @@ def test_a_killed_shared_fit_resumes_to_the_very_same_numbers(
     again = ended(*command(folder, "killed", "--devices", "2", "--resume"))
     assert again.returncode == 0, "a run that had ended is only read again"
     assert again.stdout.count("written to") == 1
+
+
+FAILING = """
+import sys
+from whatwhere.errors import RunError
+from whatwhere.parallel import helps, join_processes
+
+parallel = join_processes(2, 1, "cpu")
+def fail():
+    raise PermissionError("no")
+try:
+    parallel.from_first(fail)
+except RunError as error:
+    with open(f"{sys.argv[1]}-{parallel.rank}", "w") as file:
+        file.write(f"{helps()} {parallel.any(parallel.rank == 1, False)} {error}")
+"""
+
+
+def test_what_the_first_process_meets_all_are_told(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    done = ended(sys.executable, tmp_path / "failing.py", tmp_path / "told")
+    assert done.returncode == 0, done.stderr
+    told = [(tmp_path / f"told-{rank}").read_text() for rank in (0, 1)]
+    assert [text.startswith(f"{rank == 1} (True, False)") for rank, text in enumerate(told)] == [True, True]
+    assert all("the first process failed: PermissionError('no')" in text for text in told)
 
 
 def wait(ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
@@ -177,11 +203,21 @@ def test_what_several_processes_cannot_share_is_refused(
     held = ended(*command(folder, "two", "--devices", "2"))
     assert held.returncode == 4
     assert held.stderr.count("holds a run already") == 1
-    assert make_model("ridge", devices=2).processes() == join_processes(1, 1, "cuda:7") == ALONE
+    assert make_model("ridge", devices=2).join() == join_processes(1, 1, "cuda:7") == ALONE
     with pytest.raises(OptionError, match="device 'cuda:1' is one, and 2 are asked for"):
         join_processes(2, 1, "cuda:1")
     program = "from whatwhere.parallel import join_processes; join_processes(2, 1, 'cpu')"
     assert "RunError: several devices are several processes" in ended(sys.executable, "-c", program).stderr
+    interactive = f"import sys; sys.ps1 = '>>> '; {program}"
+    assert "RunError: several devices are several processes, which an interactive" in (
+        ended(sys.executable, "-c", interactive).stderr
+    )
+    nodes = program.replace("(2, 1, 'cpu')", "(1, 2, 'cpu')")
+    assert "nothing says which of them this is" in ended(sys.executable, "-c", nodes).stderr
+    launched = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    forgotten = ended(*launched, *command(folder, "forgotten"))
+    assert "torchrun started 2 processes, each of which would fit by itself" in " ".join(forgotten.stderr.split())
+    assert not (folder / "forgotten").exists()
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     with pytest.raises(OptionError, match=r"whatwhere\[devices\]"):
         join_processes(2, 1, "cpu")

@@ -63,17 +63,16 @@ class UnitBatchNorm(nn.Module):
 
     def _shared(self, maps: Tensor) -> Tensor:
         """By the mean and variance over the images of all processes, through which gradients pass."""
-        n_maps = maps.shape[1]
-        moved = maps.float() - self.running_mean.clone().view(-1, 1, 1)  # small means, so that squares lose no digits
-        count = moved.new_full((1,), maps.numel() / n_maps)
-        sums = self.parallel.sum(torch.cat([moved.sum((0, 2, 3)), moved.square().sum((0, 2, 3)), count]))
-        total, squares, count = sums.split([n_maps, n_maps, 1])
+        each = maps.float()
+        count = each.new_full((1,), each.numel() / each.shape[1])
+        total, count = self.parallel.sum(torch.cat([each.sum((0, 2, 3)), count])).split([each.shape[1], 1])
         mean = total / count
-        variance = squares / count - mean.square()
+        centred = each - mean.view(-1, 1, 1)
+        variance = self.parallel.sum(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
-            self.running_mean.add_(self.momentum * mean)
+            self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        normalised = (moved - mean.view(-1, 1, 1)) * (variance + self.eps).rsqrt().view(-1, 1, 1)
+        normalised = centred * (variance + self.eps).rsqrt().view(-1, 1, 1)
         shifted = normalised if self.shift is None else normalised + self.shift.view(-1, 1, 1)
         return shifted.to(maps.dtype)
 

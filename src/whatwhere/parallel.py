@@ -4,6 +4,7 @@ import atexit
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -16,7 +17,7 @@ from torch import Tensor, distributed
 from whatwhere.errors import OptionError, RunError, WhatwhereError
 
 T = TypeVar("T")
-_PATIENCE = timedelta(days=7)
+_PATIENCE = timedelta(days=1)
 """What a process waits for the others: one may be fitting a model that is not shared."""
 
 
@@ -100,13 +101,13 @@ class Parallel:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is true in one of them."""
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Of each flag, whether it is true in one of them."""
         if self.size == 1:
-            return flag
-        count = torch.tensor(float(flag), device=self.device)
-        distributed.all_reduce(count)
-        return bool(count.item())
+            return flags
+        counts = torch.tensor(flags, dtype=torch.float32, device=self.device)
+        distributed.all_reduce(counts)
+        return tuple(count > 0 for count in counts.tolist())
 
     @torch.no_grad()
     def copy_first_(self, tensors: Iterable[Tensor]) -> None:
@@ -126,6 +127,9 @@ class Parallel:
                 found[0] = function()
             except WhatwhereError as error:
                 found[1] = error
+            except Exception as error:
+                found[1] = RunError(f"the first process failed: {error!r}. See what it says, and begin again.")
+                found[1].__cause__ = error
         distributed.broadcast_object_list(found, 0, device=self.device)
         if found[1] is not None:
             raise found[1]
@@ -137,13 +141,17 @@ ALONE = Parallel()
 """One process, which shares with no other."""
 
 
+_joined: list[Parallel] = []
+"""What `join_processes` found last, in this process: a group that another program made is none of ours."""
+
+
 def join_processes(devices: int, nodes: int, device: str) -> Parallel:
     """This process among `devices` on each of `nodes` machines; the others are started here unless they are running.
 
     Alone for one device. device: "auto", "cpu" or "cuda". On one machine this program is started once more for each
     further device, with the same arguments; under `torchrun`, or `srun` of Slurm, all run already. Asked again, the
     same processes answer. Raises `OptionError` where the devices are not there, lightning-fabric is not installed, or
-    the running processes are not that many; `RunError` where the program cannot be started again.
+    the running processes are not that many or on other devices; `RunError` where the program cannot be started again.
     """
     size = devices * nodes
     if size == 1:
@@ -155,15 +163,20 @@ def join_processes(devices: int, nodes: int, device: str) -> Parallel:
             f"devices={devices} on nodes={nodes} are {size} processes, but {distributed.get_world_size()} are running:"
             " ask for as many as were started."
         )
-    rank = distributed.get_rank()
-    on_gpu = distributed.get_backend() == "nccl"
+    on_gpu = "nccl" in distributed.get_backend()
+    if device not in ("auto", "cuda" if on_gpu else "cpu"):
+        raise OptionError(
+            f"device={device!r}, but the {size} processes that are running are on {'GPUs' if on_gpu else 'CPUs'}: leave"
+            " it at 'auto', or start the program anew."
+        )
     own = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-    return Parallel(rank, size, own)
+    _joined[:] = [Parallel(distributed.get_rank(), size, own)]
+    return _joined[0]
 
 
 def helps() -> bool:
     """Whether this process only helps the first of several, which shows and writes everything."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0
+    return bool(_joined) and not _joined[0].first
 
 
 def _start(devices: int, nodes: int, device: str) -> None:
@@ -184,17 +197,42 @@ def _start(devices: int, nodes: int, device: str) -> None:
             f"devices={devices}, but this machine has {torch.cuda.device_count()} GPUs: ask for no more, or give"
             " device='cpu'."
         )
-    strategy = DDPStrategy(timeout=_PATIENCE)
-    fabric = Fabric(accelerator="cuda" if on_gpu else "cpu", devices=devices, num_nodes=nodes, strategy=strategy)
-    _check_can_start(strategy)
-    fabric.launch()
-    atexit.register(distributed.destroy_process_group)  # or the process may end in an abort
+    if hasattr(sys, "ps1"):
+        raise RunError(
+            "several devices are several processes, which an interactive session or a notebook cannot start: use a"
+            " script, or the command line."
+        )
+    accelerator = "cuda" if on_gpu else "cpu"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as advice to use srun, where that is merely installed
+        strategy = DDPStrategy(timeout=_PATIENCE)
+        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy)
+        _check_can_start(strategy.cluster_environment, nodes)
+        try:
+            fabric.launch()
+        except ValueError as error:  # as many were started as the launcher was asked for
+            raise OptionError(
+                f"devices={devices} on nodes={nodes} are not the processes that are running ({error}): ask for as many"
+                " as were started."
+            ) from None
+    atexit.register(_leave)
 
 
-def _check_can_start(strategy: Any) -> None:
+def _leave() -> None:
+    """Or the process may end in an abort."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _check_can_start(environment: Any, nodes: int) -> None:
     """Others are started from this program's file and arguments, unless a launcher has started them."""
-    if strategy.cluster_environment.creates_processes_externally:
+    if environment.creates_processes_externally:
         return
+    if nodes > 1 and "NODE_RANK" not in os.environ:
+        raise OptionError(
+            f"nodes={nodes}, but nothing says which of them this is: start the program on each with torchrun, or on all"
+            " with srun."
+        )
     import __main__
 
     if __main__.__spec__ is None and not Path(sys.argv[0]).is_file():

@@ -1,6 +1,7 @@
 """How much memory this process has taken at most."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -12,7 +13,8 @@ def peak_memory() -> int:
     Linux tells it of this process alone; elsewhere it is `ru_maxrss`.
     """
     if _STATUS.exists():
-        return 1024 * next(int(line.split()[1]) for line in _STATUS.read_text().splitlines() if "VmHWM" in line)
+        lines = [line for line in _STATUS.read_text().splitlines() if "VmHWM" in line]
+        return 1024 * int(lines[0].split()[1]) if lines else 0
     try:
         import resource
     except ImportError:  # Windows
@@ -24,4 +26,5 @@ def peak_memory() -> int:
 def forget_peak() -> None:
     """Has the peak begin anew from what is resident now, where the system can."""
     if _CLEAR.exists():
-        _CLEAR.write_text("5")
+        with suppress(OSError):
+            _CLEAR.write_text("5")

@@ -57,7 +57,7 @@ def refit(
         for number, n_steps in enumerate(steps_at_each_rate(history)):
             trainer.set_rate(number)
             for _ in range(n_steps):
-                if parallel.any(interrupted()):
+                if any(parallel.any(interrupted())):
                     return False
                 trainer.step()
         trainer.check_finite()

@@ -115,7 +115,7 @@ def fit_run(
         open_folder(folder, overwrite=overwrite, resume=resume)
         return resume and (folder / METRICS_FILE).exists() and not (folder / CHECKPOINTS).exists()
 
-    has_ended = model.processes().from_first(begin)
+    has_ended = model.join().from_first(begin)
     if has_ended:
         return read_run(model, recording, folder)
     model.fit(recording, folder=folder, resume=resume, observer=observer)
@@ -223,7 +223,7 @@ def compare(
             model.check(recording)
         open_folder(folder, overwrite=overwrite, resume=resume)
 
-    max((model.processes() for model in models.values()), key=lambda processes: processes.size).from_first(begin)
+    max((model.join() for model in models.values()), key=lambda processes: processes.size).from_first(begin)
     if helps():
         return _help_compare(models, recording, folder, resume)
     runs: dict[str, Run] = {}
@@ -242,7 +242,7 @@ def _help_compare(models: dict[str, Estimator], recording: Recording, folder: Pa
     """The part that a process has in a comparison that another one runs: the fits that they share."""
     runs: dict[str, Run] = {}
     for name, model in models.items():
-        if model.processes().size > 1:
+        if model.join().size > 1:
             runs[name] = fit_run(model, recording, folder / name, resume=resume)
             if runs[name].model.stopped_ == "interrupted":
                 break

@@ -121,7 +121,7 @@ class Trainer:
     ) -> None:
         self.model, self.data, self.seed, self.parallel = model, data, seed, parallel
         model.share(parallel.uncompiled() if model.options.training.compile and parallel.size > 1 else parallel)
-        parallel.copy_first_(model.state_dict().values())
+        self._as_first()
         self.checkpoint, self.observer, self.candidate = checkpoint, observer, candidate
         self.options: TrainingOptions = model.options.training
         if self.options.compile:
@@ -146,12 +146,16 @@ class Trainer:
         else:
             self._look()
         schedule, options = self.schedule, self.options
-        while not schedule.stopped and not self.parallel.any(interrupted()):
+        while not schedule.stopped:
+            late = time.monotonic() - self.saved >= options.checkpoint_seconds
+            stop, save = self.parallel.any(interrupted(), late and self.parallel.first)
+            if save:
+                self._save_checkpoint()
+            if stop:
+                break
             self.step()
             if schedule.step % options.check_every == 0 or schedule.step == options.max_steps:
                 self._look()
-            if time.monotonic() - self.saved >= options.checkpoint_seconds:
-                self._save_checkpoint()
         self._save_checkpoint()
         self._load(self.best)
         self.finish()
@@ -160,7 +164,10 @@ class Trainer:
     def step(self) -> None:
         """One batch: gradient of loss and penalties, the optimiser's update, proximal step, projection."""
         if self.active is not None:
-            self.active.choose(whole=self.schedule.step % self.options.whole_every == 0)
+            whole = self.schedule.step % self.options.whole_every == 0
+            if self.parallel.size > 1 and not whole and self.active.support is None:
+                self._as_first()  # for a pixel that is 0 in one process alone would make other messages
+            self.active.choose(whole)
         rows, images = self.batches.of_step(self.schedule.step)
         part = self.batches.part
         self.model.readout.step_seed = mixed_seed(self.seed, -1 - self.schedule.step)  # below 0, where no epoch is
@@ -168,7 +175,7 @@ class Trainer:
         if is_due(self.model, self.schedule.step):
             seed = self.model.readout.step_seed ^ 1  # another stream than the step's own draws
             locate(self.model, self.data.images, self.data.responses[:], self.schedule.step, seed)
-            self.parallel.copy_first_(self.model.state_dict().values())
+            self._as_first()
         optimizers = [self.optimizer, *([] if self.active is None else self.active.optimizers())]
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -194,6 +201,10 @@ class Trainer:
         if self.active is not None:
             self.active.end()
 
+    def _as_first(self) -> None:
+        """Makes the model what it is in the first process, where processes share the fit."""
+        self.parallel.copy_first_(self.model.state_dict().values())
+
     def _active_set(self) -> ActiveSet | None:
         """Where masks may become sparse, and steps of the pixels that they hold are wanted."""
         readout, options = self.model.readout, self.options
@@ -207,7 +218,7 @@ class Trainer:
         self.model.eval()
         if isinstance(self.model.readout, PosteriorReadout):
             settle(self.model, self.data.images, self.data.responses[:], mixed_seed(self.seed, -1))
-            self.parallel.copy_first_(self.model.state_dict().values())
+            self._as_first()
 
     def _look(self) -> None:
         """Checks the validation loss and decides: keep going, go back and slow down, or stop."""
@@ -297,9 +308,14 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         """Writes where training stands, unless it was written already; never a state that is not finite."""
         self.saved = time.monotonic()
-        if self.checkpoint is None or self.saved_step == self.schedule.step or not self.parallel.first:
+        if self.checkpoint is None or self.saved_step == self.schedule.step:
             return
         self.check_finite()
+        self.parallel.from_first(self._write_checkpoint)
+        self.saved_step = self.schedule.step
+
+    def _write_checkpoint(self) -> None:
+        assert self.checkpoint is not None
         tensors = {f"now/{name}": tensor for name, tensor in self._state().items()}
         tensors.update({f"best/{name}": tensor for name, tensor in self.best.items()})
         tensors["training_loss"] = self.training_loss
@@ -307,7 +323,6 @@ class Trainer:
         schedule["history"][0]["training_loss"] = None  # there is none at step 0, and JSON has no NaN
         description = {"format": CHECKPOINT, "version": CHECKPOINT_VERSION, "identity": self._identity()}
         write_tensors(self.checkpoint, tensors, {**description, "seconds": self._seconds(), "schedule": schedule})
-        self.saved_step = self.schedule.step
 
     def _read_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The tensors and the description of the checkpoint, if there is one."""

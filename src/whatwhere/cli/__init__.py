@@ -5,6 +5,7 @@ import sys
 from whatwhere.cli.console import err
 from whatwhere.cli.verbs import app
 from whatwhere.errors import FormatError, InputError, OptionError, RunError, TrainingError, WhatwhereError, WriteError
+from whatwhere.parallel import helps
 
 EXIT_CODES: dict[type[WhatwhereError], int] = {
     OptionError: 2,
@@ -22,6 +23,8 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except WhatwhereError as error:
+        if helps():  # the first process says it; one that ends badly would have it killed
+            sys.exit(0)
         err.print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
         err.print(str(error), markup=False)
         codes = (code for kind, code in EXIT_CODES.items() if isinstance(error, kind))

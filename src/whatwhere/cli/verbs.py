@@ -1,5 +1,6 @@
 """The verbs: arguments in, a library call, its result shown."""
 
+import os
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +47,7 @@ Seed = Annotated[int | None, typer.Option(help="Of neurons, split, kernels, mask
 Device = Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, ...")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.")]
 Devices = Annotated[
-    int | None, typer.Option(help="GPUs, or processes of the CPU, that share one fit (default 1); a network's alone.")
+    int | None, typer.Option(help="Networks only: GPUs, or processes of the CPU, that share one fit (default 1).")
 ]
 Nodes = Annotated[
     int | None, typer.Option(help="Machines that share it (default 1); start the command with torchrun or srun.")
@@ -226,7 +227,12 @@ def _common(options: RunOptions) -> dict[str, Any]:
 def _join(models: list[Estimator], options: RunOptions) -> None:
     """Starts the processes that a fit is shared by, where there are several; those that only help say nothing."""
     wanted = options.devices * options.nodes
-    if wanted > max(model.processes().size for model in models):
+    if wanted == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise OptionError(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes, each of which would fit by itself: say --devices"
+            " (and --nodes), or start without torchrun."
+        )
+    if wanted > max(model.join().size for model in models):
         names = ", ".join(model.name for model in models)
         raise OptionError(
             f"devices={options.devices} on nodes={options.nodes} are for networks, and {names} is none: ask for one."

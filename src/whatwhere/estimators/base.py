@@ -73,7 +73,7 @@ class Estimator(BaseEstimator, ABC):
         end. Raises `RunError` where the folder holds those of a fit begun with other data, options or seed.
         """
 
-    def processes(self) -> Parallel:
+    def join(self) -> Parallel:
         """This process among those that share the fit, which are started if they do not run yet."""
         return ALONE
 

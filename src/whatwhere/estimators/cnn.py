@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -35,7 +36,7 @@ from whatwhere.interrupts import interruptible
 from whatwhere.location_posterior import credible_regions, entropy
 from whatwhere.metrics import correlation
 from whatwhere.model import Model, Shapes, check_options, initialize
-from whatwhere.parallel import Parallel, join_processes
+from whatwhere.parallel import Parallel, helps, join_processes
 from whatwhere.presets import options_over_preset
 from whatwhere.readouts import PosteriorReadout
 from whatwhere.recording import Recording
@@ -110,33 +111,35 @@ class CNN(Estimator):
         observer: Observer | None = None,
     ) -> Self:
         options = self.options()
-        parallel = self.processes()
+        parallel = self.join()
         device = parallel.device or choose_device(self.device)
         given = as_recording(images, responses, self.nonfinite)
         recording = self.check(given)
         shapes = shapes_of(recording)
         rows = recording.split(options.training.validation_fraction, self.seed)
+        parallel.part(min(options.training.batch_size, len(rows[0])))  # raises where some process would have no image
         fingerprint = given.fingerprint()
         threads = self.threads
-        if folder is not None:
-            folder = Path(folder)
+        alone_in_helper = helps() and parallel.size == 1
+        kept = None if folder is None or alone_in_helper else Path(folder)  # the first process keeps what is not shared
+        if kept is not None:
             asked = {**self.asked(), "data": fingerprint, "device": device.type}
             if parallel.size > 1:
                 asked["processes"] = parallel.size
-            threads = parallel.from_first(lambda: begin_fit(folder, asked, self.threads, resume))
+            threads = parallel.from_first(partial(begin_fit, kept, asked, self.threads, resume))
         with cpu_threads(threads):
             prepared = prepare(recording, options, *rows, device, fingerprint)
             if self.threads not in (None, threads):
                 note = f"threads={threads}, as the fit was begun with, not {self.threads}: the result depends on it"
                 prepared = replace(prepared, notes=(*prepared.notes, note))
             given_to = observer if parallel.first else None
-            model, results = self._fit_candidates(options, prepared, shapes, folder, resume, given_to, parallel)
+            model, results = self._fit_candidates(options, prepared, shapes, kept, resume, given_to, parallel)
             prepared = replace(prepared, notes=(*prepared.notes, *nothing_found(model, prepared.data)))
         self.remember(recording, rows[0], fingerprint)
         self._keep(model, options, prepared, results)
         return self
 
-    def processes(self) -> Parallel:
+    def join(self) -> Parallel:
         return join_processes(self.devices, self.nodes, self.device)
 
     def check(self, recording: Recording) -> Recording:
@@ -166,8 +169,7 @@ class CNN(Estimator):
             for number, penalties in enumerate(candidates):
                 model = Model(self.name, replace(options, penalties=penalties), shapes).to(data.images.device)
                 if number == 0:
-                    if observer is not None:
-                        observer(make_plan(model, data, len(candidates), prepared.notes, parallel.size))
+                    parallel.from_first(partial(_tell_plan, observer, model, prepared, len(candidates), parallel.size))
                     initialize(model, data.images, data.responses, self.seed)
                     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
                 model.load_state_dict(start)  # all candidates start alike
@@ -342,6 +344,11 @@ class PosteriorCNN(CNN):
     def credible_regions(self, level: float = 0.9) -> np.ndarray:
         """The smallest region of the map that holds each neuron with probability `level`: bool (n_neurons, h, w)."""
         return credible_regions(self.location_posterior_, level)
+
+
+def _tell_plan(observer: Observer | None, model: Model, prepared: Prepared, n_candidates: int, size: int) -> None:
+    if observer is not None:
+        observer(make_plan(model, prepared.data, n_candidates, prepared.notes, size))
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ def prepare(
     """Standardises and scales by statistics of the training rows alone, and moves all to the device.
 
     Images stay where they are if those of the training rows would take more than `training.memory_gib`, and responses
-    the recording's: a copy of them might be as large.
+    the recording's: a copy of them might be as large (the posterior readout makes one where it infers places).
     """
     standardisation = Standardisation.fit(recording.images, options.preprocessing.standardize, rows=rows)
     scale = np.ones(recording.n_neurons, np.float32)

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from whatwhere.config import Count, ModelOptions, Positive
+from whatwhere.config import WHOLE_EVERY, Count, ModelOptions, Positive
+from whatwhere.errors import OptionError
 from whatwhere.estimators import FactorizedCNN
 from whatwhere.estimators.base import shapes_of
 from whatwhere.estimators.preparation import Prepared, choose_device, prepare
@@ -75,7 +76,12 @@ class ScaleOptions:
 
 
 def check(options: ScaleOptions) -> None:
-    """Raises where weights, photographs or device cannot be had."""
+    """Raises where weights, photographs or device cannot be had, or steps are no whole rounds of `whole_every`."""
+    if options.n_steps % WHOLE_EVERY:
+        raise OptionError(
+            f"n_steps is {options.n_steps}: expected a multiple of {WHOLE_EVERY}, for of so many steps of sparse masks"
+            " one is of whole masks."
+        )
     fig5.check(options.figure5())
     choose_device(options.device)
 
@@ -85,8 +91,8 @@ def solve(options: ScaleOptions, point: Point) -> Outcome:
 
     Measured: `seconds_per_epoch`, by steps of whole masks, and `seconds_per_epoch_sparse`, of a fit's mixture of steps
     once masks are sparse, both of the whole recording if all steps are like the `steps_timed`; `start_seconds`, before
-    the first step; `simulation_seconds`, 0 where the recording was there; `file_gib`; `peak_gib`, of this process,
-    with simulation and fit; of a whole fit its `steps`.
+    the first step; `simulation_seconds`, 0 where the recording was there; `file_gib`; `peak_gib`, of this process, a
+    GPU's own memory not counted; of a whole fit its `steps`.
     """
     forget_peak()
     with recorded(options, point) as (path, simulation_seconds):

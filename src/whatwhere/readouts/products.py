@@ -1,7 +1,7 @@
 """Feature maps pooled by masks and weighed: sum_kij c_kij m_ijn w_kn, the readout's product, dense and sparse.
 
-It is taken of a few images at a time, so that what one of them needs stays in the processor's cache, and neither all
-pooled features nor their gradients stand in memory at once.
+It is taken of a few images at a time, so that what one of them needs stays in the processor's cache, and the gradients
+of all pooled features never stand in memory at once; of a sparse product not the pooled features either.
 """
 
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ class _DenseProduct(torch.autograd.Function):
         for some, features in _by_pixel(maps, len(mask)):
             pooled = mask @ features  # (n_neurons, n * K)
             out[:, some] = _weighed(pooled, weights)
-            ctx.kept.append(pooled if keep else None)
+            ctx.kept.append(pooled if keep and ctx.needs_input_grad[1] else None)  # by no hook: each is given up early
         ctx.save_for_backward(mask, weights, maps)
         return out.T
 
@@ -69,20 +69,24 @@ class _DenseProduct(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         mask, weights, maps = ctx.saved_tensors
         if torch.is_grad_enabled():  # a derivative of derivatives is wanted
-            needed = [given for given, needs in zip((mask, weights, maps), ctx.needs_input_grad, strict=False) if needs]
+            needs_of = zip((mask, weights, maps), ctx.needs_input_grad[:3], strict=True)
+            needed = [given for given, needs in needs_of if needs]
             found = iter(torch.autograd.grad(_whole_product(mask, weights, maps), needed, gradients, create_graph=True))
             return tuple(next(found) if needs else None for needs in ctx.needs_input_grad)
         into = _Gradients(ctx.needs_input_grad[:3], mask, weights, maps)
         for number, (some, features) in enumerate(_by_pixel(maps, len(mask))):
             pooled, ctx.kept[number] = ctx.kept[number], None  # which a second pass over the graph computes again
             wanted = gradients[0][some].T.contiguous()  # (n_neurons, n)
-            into.add_weights(wanted, mask @ features if pooled is None else pooled)
+            if into.weights is not None:
+                into.add_weights(wanted, mask @ features if pooled is None else pooled)
             of_pooled = _of_pooled(wanted, weights)
-            if into.mask is not None:
+            if into.mask is not None and into.mask.dtype == mask.dtype:
                 into.mask.addmm_(of_pooled, features.T)
+            elif into.mask is not None:
+                into.mask += of_pooled @ features.T
             if into.maps is not None:
                 into.put_maps(some, mask.T @ of_pooled)
-        return into.mask, into.weights, into.maps, None
+        return *into.as_given(mask.dtype), None
 
 
 class _SupportedProduct(torch.autograd.Function):
@@ -110,21 +114,26 @@ class _SupportedProduct(torch.autograd.Function):
                 into.mask += ctx.support.products(of_pooled, features)
             if into.maps is not None:
                 into.put_maps(some, transposed @ of_pooled)
-        return into.mask, into.weights, into.maps, None
+        return *into.as_given(values.dtype), None
 
 
 class _Gradients:
-    """Of masks (or their values), weights and maps, as they add up; None where none is needed."""
+    """Of masks (or their values), weights and maps, as they add up, in float32 at least; None where none is needed."""
 
     def __init__(self, needed: tuple[bool, ...], mask: Tensor, weights: Tensor, maps: Tensor) -> None:
-        self.mask = torch.zeros_like(mask) if needed[0] else None
-        self.weights = torch.zeros_like(weights) if needed[1] else None
+        exact = torch.promote_types(mask.dtype, torch.float32)
+        self.mask = torch.zeros_like(mask, dtype=exact) if needed[0] else None
+        self.weights = torch.zeros_like(weights, dtype=exact) if needed[1] else None
         self.maps = torch.empty_like(maps) if needed[2] else None
 
     def add_weights(self, wanted: Tensor, pooled: Tensor) -> None:
         """wanted (n_neurons, n), pooled (n_neurons, n * K)."""
         if self.weights is not None:
             self.weights += torch.bmm(wanted[:, None], pooled.view(*wanted.shape, -1))[:, 0]
+
+    def as_given(self, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
+        """All three in the precision of what was given."""
+        return tuple(None if found is None else found.to(dtype) for found in (self.mask, self.weights, self.maps))
 
     def put_maps(self, some: slice, values: Tensor) -> None:
         """Values (h * w, n * K) of some images."""

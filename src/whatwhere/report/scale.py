@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from whatwhere.config import WHOLE_EVERY
 from whatwhere.experiments.grid import GridResults
 from whatwhere.report.page import Section
 from whatwhere.report.reproduction_parts import Report
@@ -19,9 +20,9 @@ def report_scale(results: GridResults) -> Report:
     text = (
         "Units of VGG-19, as many types as its layer is asked for, in a file that is larger than the memory given to"
         f" images, {options['memory_gib']:g} GiB: they are read as they are needed.",
-        f"Not a whole epoch was timed but {options['n_steps']} steps of 64 images after as many to begin with; the"
-        " seconds are those of an epoch whose steps are all alike. Sparse: of ten steps one is of whole masks and nine"
-        f" of the pixels that masks hold, {options['support']} x {options['support']} each.",
+        f"Not a whole epoch was timed but {options['n_steps']} steps after as many to begin with; the seconds are those"
+        f" of an epoch whose steps are all alike. Sparse: of {WHOLE_EVERY} steps one is of whole masks, the others of"
+        f" the pixels that masks hold, {options['support']} x {options['support']} each.",
         "FEV is that of a whole fit." if options["whole"] else "FEV is that of those few steps: no fit, a start.",
     )
     caption = (
