@@ -26,8 +26,8 @@ def report_scale(results: GridResults) -> Report:
         "FEV is that of a whole fit." if options["whole"] else "FEV is that of those few steps: no fit, a start.",
     )
     caption = (
-        "Left: an epoch, by the steps timed. Right: the file, responses as they are held (32 bits each, as recorded and"
-        " as fitted), and the most that the process had in memory at once, from simulation to the last step."
+        "Left: an epoch, by the steps timed. Right: the file, its responses, which are held in memory (32 bits each),"
+        " and the most that the process had in memory at once, from simulation to the last step."
     )
     return Report(
         "Scale: thousands of neurons, and more images than memory",
@@ -43,8 +43,8 @@ def time_and_memory(results: GridResults) -> Figure:
     figure = new_figure(WIDTH, 1.4 + 0.9 * len(points))
     times, memory = figure.subplots(1, 2)
     of_times = {"whole masks": points["seconds_per_epoch"], "sparse masks": points["seconds_per_epoch_sparse"]}
-    responses = 2 * points["n_neurons"] * points["n_images"] * _FLOAT / _GIB
-    of_memory = {"file": points["file_gib"], "responses, twice": responses, "peak of the process": points["peak_gib"]}
+    responses = points["n_neurons"] * points["n_images"] * _FLOAT / _GIB
+    of_memory = {"file": points["file_gib"], "responses": responses, "peak of the process": points["peak_gib"]}
     names = [f"{row.n_neurons:,} neurons\n{row.n_images:,} images" for row in points.itertuples()]
     _bars(times, of_times, names, "seconds per epoch")
     _bars(memory, of_memory, [""] * len(names), "GiB")
@@ -57,7 +57,9 @@ def _bars(axes: Axes, values: dict[str, "pd.Series[float]"], names: list[str], l
     for number, (kind, numbers) in enumerate(values.items()):
         places = [place + (number - (len(values) - 1) / 2) * height for place in range(len(names))]
         drawn = axes.barh(places, numbers, 0.9 * height, color=COLOURS[number], label=kind)
-        axes.bar_label(drawn, fmt="{:,.3g}", fontsize=SMALL, padding=2)
+        axes.bar_label(
+            drawn, [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in numbers], fontsize=SMALL, padding=2
+        )
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.margins(x=0.2)
