@@ -4,6 +4,7 @@ Units of VGG-19 as in Figure 5, of all feature maps of a layer, from a file of w
 """
 
 import copy
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from whatwhere.errors import OptionError
 from whatwhere.estimators import FactorizedCNN
 from whatwhere.estimators.base import shapes_of
 from whatwhere.estimators.preparation import Prepared, choose_device, prepare
+from whatwhere.estimators.resume import cpu_threads
 from whatwhere.experiments import fig5
 from whatwhere.experiments.experiment import Experiment, Grid, Preset
 from whatwhere.experiments.fig3 import scored, test_images
@@ -45,6 +47,7 @@ class ScaleOptions:
     - `whole`: afterwards a whole fit, of at most `max_steps`, whose FEV and seconds are the point's; else the FEV is
       that after `n_steps`
     - `device`: "auto", "cpu" or "cuda"
+    - `threads` of the CPU; None: one for each core, although points of a grid have one thread otherwise
     """
 
     weights: str = "hub"
@@ -60,6 +63,7 @@ class ScaleOptions:
     whole: bool = False
     max_steps: Count = 20_000
     device: str = "auto"
+    threads: Count | None = None
 
     def figure5(self) -> fig5.Fig5Options:
         """As a point of Figure 5."""
@@ -91,11 +95,12 @@ def solve(options: ScaleOptions, point: Point) -> Outcome:
 
     Measured: `seconds_per_epoch`, by steps of whole masks, and `seconds_per_epoch_sparse`, of a fit's mixture of steps
     once masks are sparse, both of the whole recording if all steps are like the `steps_timed`; `start_seconds`, before
-    the first step; `simulation_seconds`, 0 where the recording was there; `file_gib`; `peak_gib`, of this process, a
-    GPU's own memory not counted; of a whole fit its `steps`.
+    the first step; `threads`; `simulation_seconds`, 0 where the recording was there; `file_gib`; `peak_gib`, of this
+    process, a GPU's own memory not counted; of a whole fit its `steps`.
     """
     forget_peak()
-    with recorded(options, point) as (path, simulation_seconds):
+    threads = options.threads or os.cpu_count() or 1
+    with cpu_threads(threads), recorded(options, point) as (path, simulation_seconds):
         recording = load(path)
         chosen = network(options, point)
         measured = {
@@ -103,6 +108,7 @@ def solve(options: ScaleOptions, point: Point) -> Outcome:
             "simulation_seconds": simulation_seconds,
             "file_gib": path.stat().st_size / GIB,
             "steps_timed": options.n_steps,
+            "threads": threads,
         }
         start = time.perf_counter()
         predicted, timed = measure(options, chosen, recording, point.seed)

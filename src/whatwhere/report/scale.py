@@ -75,12 +75,13 @@ def _table(results: GridResults) -> pd.DataFrame:
         "seconds_per_epoch": "s per epoch",
         "seconds_per_epoch_sparse": "sparse",
         "steps_timed": "steps timed",
+        "threads": "threads",
         "start_seconds": "s before the first step",
         "simulation_seconds": "s to simulate",
         "file_gib": "file, GiB",
         "peak_gib": "peak, GiB",
         "fev": "FEV",
     }
-    table = results.done[list(columns)].astype({"n_types": int, "steps_timed": int})
+    table = results.done[list(columns)].astype({"n_types": int, "steps_timed": int, "threads": int})
     table.insert(5, "ratio", table["seconds_per_epoch_sparse"] / table["seconds_per_epoch"])
     return table.rename(columns=columns)
