@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -28,13 +29,14 @@ from whatwhere.standardisation import Standardisation
 from whatwhere.stored_images import StoredImages
 from whatwhere.training import TrainingData, train
 
-CASES: dict[str, tuple[dict[str, float], dict[str, object]]] = {
-    "factorized": ({"mask_l1": 0.01, "feature_l1": 0.01}, {}),
-    "fixed-mask": ({"feature_l1": 0.01}, {}),
-    "fully-connected": ({"weight_l2": 0.1, "activity_l1": 0.1}, {}),
-    "gaussian": ({"feature_l1": 0.01}, {}),
-    "posterior": ({"feature_l1": 0.01}, {"locate_from": 4, "locate_every": 3}),
-    "held": ({"feature_l1": 0.01}, {"locate_from": 4, "locate_every": 3, "start": "features", "hold_features": 3}),
+L1, PLACES = PenaltyOptions(feature_l1=0.01), ReadoutOptions(locate_from=4, locate_every=3)
+CASES = {
+    "factorized": (PenaltyOptions(mask_l1=0.01, feature_l1=0.01), ReadoutOptions()),
+    "fixed-mask": (L1, ReadoutOptions()),
+    "fully-connected": (PenaltyOptions(weight_l2=0.1, activity_l1=0.1), ReadoutOptions()),
+    "gaussian": (L1, ReadoutOptions()),
+    "posterior": (L1, PLACES),
+    "held": (L1, replace(PLACES, start="features", hold_features=3)),
 }
 """For each readout its penalties and options."""
 SHAPES = Shapes(n_channels=2, height=12, width=17, n_neurons=6)
@@ -63,11 +65,11 @@ def fitted(
     """The state after ten steps of batches of 33 images, and the losses on the way."""
     penalties, choices = CASES[readout]
     if proximal:
-        penalties = {**penalties, "mask_l1": 0.05}
+        penalties = replace(penalties, mask_l1=0.05)
     options = ModelOptions(
         core=CoreOptions(kernel_sizes=(5, 3), n_maps=3, padding=("valid", "same"), batch_norm_shift=True),
-        readout=ReadoutOptions(**choices),  # type: ignore[arg-type]
-        penalties=PenaltyOptions(smoothness=0.1, group_sparsity=0.1, **penalties),  # type: ignore[arg-type]
+        readout=choices,
+        penalties=replace(penalties, smoothness=0.1, group_sparsity=0.1),
         training=TrainingOptions(
             batch_size=33,
             max_steps=10,
