@@ -47,7 +47,7 @@ NONLINEAR = ModelOptions(
     core=CoreOptions(
         kernel_sizes=(5, 5, 5), n_maps=(32, 64, 4), padding="valid", nonlinearity="relu", last_nonlinearity="relu"
     ),
-    readout=ReadoutOptions(nonlinearity="relu"),
+    readout=ReadoutOptions(nonlinearity="relu", sta_smoothing=1.5),
     training=TrainingOptions(
         loss="squared",
         learning_rate=1e-3,
