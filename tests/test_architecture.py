@@ -34,6 +34,7 @@ LEVELS = {
             "parallel",
             "schedule",
             "process_memory",
+            "matrix_products",
         ],
         1,
     ),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.config import ReadoutOptions
+from whatwhere.matrix_products import inner_products
 from whatwhere.penalties import mean_l1, mean_product_l1
 from whatwhere.readouts.base import Readout, Start, draw, draw_features, mask_positions
 from whatwhere.readouts.products import factorized_product, supported_product
@@ -51,7 +52,7 @@ class FactorizedReadout(Readout):
         if support is not None:
             return supported_product(support.gathered(self.mask), self.weights, maps, support)
         if maps.shape[1] == 1:  # no weights: a plain product
-            return (self.mask.flatten(1) @ maps.flatten(1).T).T
+            return inner_products(maps.flatten(1), self.mask.flatten(1))
         return factorized_product(self.mask.flatten(1), self.weights, maps)  # (n_images, n_neurons)
 
     def train(self, mode: bool = True) -> Self:

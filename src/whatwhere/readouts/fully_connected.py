@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from whatwhere.config import ReadoutOptions
+from whatwhere.matrix_products import inner_products
 from whatwhere.penalties import mean_l2
 from whatwhere.readouts.base import Readout, Start, draw, draw_features, mask_positions
 
@@ -26,7 +27,7 @@ class FullyConnectedReadout(Readout):
         self.weights = nn.Parameter(torch.zeros(n_neurons, *map_shape))
 
     def forward(self, maps: Tensor) -> Tensor:  # (n_images, K, h, w)
-        return maps.flatten(1) @ self.weights.flatten(1).T  # (n_images, n_neurons)
+        return inner_products(maps.flatten(1), self.weights.flatten(1))  # (n_images, n_neurons)
 
     @torch.no_grad()
     def initialize(self, start: Start, generator: torch.Generator) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from whatwhere.matrix_products import inner_products
 from whatwhere.readouts.support import Support
 
 _COLUMNS = 512
@@ -47,8 +48,7 @@ def supported_product(values: Tensor, weights: Tensor, maps: Tensor, support: Su
 
 
 def _whole_product(mask: Tensor, weights: Tensor, maps: Tensor) -> Tensor:
-    """Of all images at once; `mask @ maps.T` is faster than `maps @ mask.T`."""
-    pooled = mask @ maps.flatten(0, 1).flatten(1).T  # (n_neurons, n_images * K)
+    pooled = inner_products(mask, maps.flatten(0, 1).flatten(1))  # (n_neurons, n_images * K)
     return _weighed(pooled, weights).T  # (n_images, n_neurons)
 
 
@@ -59,7 +59,7 @@ class _DenseProduct(torch.autograd.Function):
     def forward(ctx: Any, mask: Tensor, weights: Tensor, maps: Tensor, keep: bool) -> Tensor:
         out, ctx.kept = maps.new_empty(len(mask), len(maps)), []
         for some, features in _by_pixel(maps, len(mask)):
-            pooled = mask @ features  # (n_neurons, n * K)
+            pooled = inner_products(mask, features.T)  # (n_neurons, n * K)
             out[:, some] = _weighed(pooled, weights)
             ctx.kept.append(pooled if keep and ctx.needs_input_grad[1] else None)  # by no hook: each is given up early
         ctx.save_for_backward(mask, weights, maps)
@@ -74,18 +74,17 @@ class _DenseProduct(torch.autograd.Function):
             found = iter(torch.autograd.grad(_whole_product(mask, weights, maps), needed, gradients, create_graph=True))
             return tuple(next(found) if needs else None for needs in ctx.needs_input_grad)
         into = _Gradients(ctx.needs_input_grad[:3], mask, weights, maps)
+        by_pixel = mask.T.contiguous() if into.maps is not None else mask.T  # once, not with every product
         for number, (some, features) in enumerate(_by_pixel(maps, len(mask))):
             pooled, ctx.kept[number] = ctx.kept[number], None  # which a second pass over the graph computes again
             wanted = gradients[0][some].T.contiguous()  # (n_neurons, n)
             if into.weights is not None:
-                into.add_weights(wanted, mask @ features if pooled is None else pooled)
+                into.add_weights(wanted, inner_products(mask, features.T) if pooled is None else pooled)
             of_pooled = _of_pooled(wanted, weights)
-            if into.mask is not None and into.mask.dtype == mask.dtype:
-                into.mask.addmm_(of_pooled, features.T)
-            elif into.mask is not None:
-                into.mask += of_pooled @ features.T
+            if into.mask is not None:
+                into.mask += inner_products(of_pooled, features)
             if into.maps is not None:
-                into.put_maps(some, mask.T @ of_pooled)
+                into.put_maps(some, inner_products(by_pixel, of_pooled.T))
         return *into.as_given(mask.dtype), None
 
 
