@@ -6,6 +6,7 @@ from whatwhere.cli.console import err
 from whatwhere.cli.verbs import app
 from whatwhere.errors import FormatError, InputError, OptionError, RunError, TrainingError, WhatwhereError, WriteError
 from whatwhere.parallel import helps
+from whatwhere.process_memory import keep_freed_memory
 
 EXIT_CODES: dict[type[WhatwhereError], int] = {
     OptionError: 2,
@@ -20,6 +21,7 @@ EXIT_CODES: dict[type[WhatwhereError], int] = {
 
 def main() -> None:
     """Runs the command line; an error that the user can mend is one message, not a traceback."""
+    keep_freed_memory()
     try:
         app(standalone_mode=True)
     except WhatwhereError as error:

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # i
 
 from whatwhere.estimators.resume import cpu_threads
 from whatwhere.experiments.points import Ending, Failure, Point
+from whatwhere.process_memory import keep_freed_memory
 
 Solve: TypeAlias = Callable[[Point], Ending]
 """Fits one point; for several workers a function that can be pickled, of a module that can be imported."""
@@ -100,6 +101,7 @@ def _pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
 
 def _begin() -> None:
     """In a new process: Ctrl-C is the parent's to handle."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threadpool_limits(1)  # of NumPy's and SciPy's libraries
