@@ -63,7 +63,9 @@ NONLINEAR = ModelOptions(
 """The paper's nonlinear simulations (section 5.1): 32, 64 and 4 maps by 5 x 5 kernels, each with a ReLU, squared error,
 Adam at 1e-3, batches of 64; after 500 steps without a better validation loss a tenth of the rate, the third time stop.
 The last layer has as many maps as there are types of neurons: set `core.n_maps` for more. Strengths are ours: the
-paper's, 0.003 for masks and 0.003 to 0.3 for feature weights, are in units that it does not say."""
+paper's, 0.003 for masks and 0.003 to 0.3 for feature weights, are in units that it does not say. The posterior readout
+takes the noise to be constant: such neurons are silent most of the time, and noise that grows with the rate would count
+least the few responses that tell what they prefer."""
 
 KERNELS = PenaltyOptions(smoothness=2e-4, group_sparsity=2e-4)
 """Recordings are short: kernels that are smooth and read few maps generalise better, and settle in fewer steps."""
@@ -150,6 +152,7 @@ PRESETS = {
                 hold_features=400,
                 locate_from=50,
                 locate_every=50,
+                noise="constant",
             ),
             training=replace(
                 NONLINEAR.training,

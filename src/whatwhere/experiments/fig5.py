@@ -269,7 +269,7 @@ FIG5E = Experiment(
     "fig5e",
     MODELS,
     {
-        "quick": Preset(Grid(TYPED, N_TYPES, (2048,), (0,)), replace(QUICK, n_types=None)),
+        "quick": Preset(Grid(TYPED, N_TYPES, (4096,), (0,)), replace(QUICK, n_types=None)),
         "paper": Preset(Grid(TYPED, N_TYPES, (4096,), (0,)), replace(PAPER, n_types=None)),
     },
     solve,
