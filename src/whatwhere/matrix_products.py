@@ -28,6 +28,7 @@ def _by_onednn(left: Tensor, right: Tensor) -> bool:
         and len(left) * len(right) * left.shape[1] >= _FEWEST_PRODUCTS
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
         and torch.get_float32_matmul_precision() == "highest"
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
