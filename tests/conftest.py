@@ -47,6 +47,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def call(folder: Path, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", ["whatwhere", *arguments])
+        monkeypatch.setattr(cli, "keep_freed_memory", lambda: None)  # it would be for all tests that follow
         capsys.readouterr()
         code = 0
         try:

@@ -44,7 +44,7 @@ def test_as_many_types_as_there_are_64_neurons_and_as_many_maps() -> None:
     options = FIG5E.presets["quick"].options
     points = FIG5E.points(FIG5E.grid("quick"))
     assert sorted({options.types_of(point.n_neurons) for point in points}) == [4, 8, 16]
-    assert network(options, Point("posterior", 512, 2048, 0)).core.n_maps == (16, 32, 8)
+    assert network(options, Point("posterior", 512, 4096, 0)).core.n_maps == (16, 32, 8)
     assert SMALL.types_of(1) == 1
 
 

@@ -1,13 +1,16 @@
 """Products of large matrices by oneDNN: the numbers of PyTorch's own product, with every derivative."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
 
 from whatwhere import matrix_products
-from whatwhere.matrix_products import inner_products
+from whatwhere.matrix_products import add_inner_products, inner_products
 
-BY_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+needs_onednn = pytest.mark.skipif(not matrix_products._works(), reason="this PyTorch has no oneDNN")
 
 
 def matrices(n: int = 96, m: int = 130, k: int = 110) -> tuple[Tensor, Tensor]:
@@ -15,7 +18,7 @@ def matrices(n: int = 96, m: int = 130, k: int = 110) -> tuple[Tensor, Tensor]:
     return torch.randn(n, k, generator=generator), torch.randn(m, k, generator=generator)
 
 
-@pytest.mark.skipif(not BY_ONEDNN, reason="this PyTorch has no oneDNN")
+@needs_onednn
 def test_large_single_precision_matrices_are_multiplied_by_onednn(monkeypatch):
     left, right = matrices()
     assert matrix_products._by_onednn(left, right)
@@ -43,12 +46,16 @@ def test_gradients_are_those_of_pytorch_whatever_the_layout_of_what_comes_back()
         assert one.is_contiguous()
 
 
-def test_a_gradient_that_is_not_needed_is_not_computed():
+@needs_onednn
+def test_a_gradient_that_is_not_needed_is_not_computed(monkeypatch):
     left, right = matrices()
     right.requires_grad_()
-    (inner_products(left, right) ** 2).sum().backward()
-    assert left.grad is None
-    assert right.grad is not None
+    product = inner_products(left, right).sum()
+    calls = []
+    monkeypatch.setattr(matrix_products, "_product", lambda *given: calls.append(given) or given[0] @ given[1].mT)
+    product.backward()
+    assert len(calls) == 1
+    torch.testing.assert_close(right.grad, left.sum(0).expand_as(right), rtol=0, atol=1e-4)
 
 
 def test_derivatives_of_derivatives():
@@ -76,11 +83,73 @@ def test_other_precisions_are_left_to_pytorch():
         assert inner_products(left, right).dtype == torch.bfloat16
 
 
-@pytest.mark.skipif(not BY_ONEDNN, reason="this PyTorch has no oneDNN")
-def test_a_lower_precision_that_is_asked_for_is_given():
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        assert not matrix_products._by_onednn(*matrices())
-    finally:
-        torch.set_float32_matmul_precision(before)
+def test_shapes_that_do_not_fit_are_told_in_pytorchs_words():
+    left, right = matrices()
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        inner_products(left, right[:, 1:])
+
+
+@pytest.mark.parametrize("transform", ["grad", "vjp", "jvp", "jacrev", "vmap", "forward"])
+def test_under_transformations_of_functions(transform):
+    left, right = matrices(96, 130, 110)
+    wanted = torch.randn(3, *left.shape, generator=torch.Generator().manual_seed(2))
+
+    def of(product):
+        def scalar(given: Tensor) -> Tensor:
+            return product(given, right).square().mean()
+
+        match transform:
+            case "grad":
+                return torch.func.grad(scalar)(left)
+            case "vjp":
+                return torch.func.vjp(scalar, left)[1](torch.tensor(2.0))[0]
+            case "jvp":
+                return torch.func.jvp(lambda *both: product(*both), (left, right), (wanted[0], right))[1]
+            case "jacrev":
+                return torch.func.jacrev(lambda given: product(given, right)[:2, :2].sum(1))(left)
+            case "vmap":
+                return torch.vmap(lambda given: product(given, right))(wanted)
+            case "forward":
+                with torch.autograd.forward_ad.dual_level():
+                    dual = torch.autograd.forward_ad.make_dual(left, wanted[1])
+                    return torch.autograd.forward_ad.unpack_dual(product(dual, right)).tangent
+
+    torch.testing.assert_close(of(inner_products), of(lambda one, other: one @ other.mT), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_of_products(dtype):
+    left, right = (each.to(dtype) for each in matrices())
+    total = torch.ones(96, 130, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    add_inner_products(total, left, right)
+    torch.testing.assert_close(total, 1 + left @ right.T, rtol=0, atol=1e-4)
+
+
+PRECISION = """
+import torch
+from whatwhere import matrix_products
+from whatwhere.matrix_products import inner_products
+{chosen}
+one = torch.ones(128, 128)
+assert inner_products(one, one)[0, 0] == 128
+print(matrix_products._by_onednn(one, one))
+"""
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    ("chosen", "by_onednn"),
+    [
+        ("", True),
+        ("torch.backends.cuda.matmul.fp32_precision = 'tf32'", True),
+        ("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", False),
+        ("torch.set_float32_matmul_precision('medium')", False),
+        ("torch.backends.mkldnn.enabled = False", False),
+    ],
+)
+def test_what_a_user_has_chosen_for_products_holds(chosen, by_onednn):
+    if "fp32_precision" in chosen and not hasattr(torch.backends.mkldnn, "matmul"):
+        pytest.skip("from PyTorch 2.9 on")
+    program = PRECISION.format(chosen=chosen)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(by_onednn)

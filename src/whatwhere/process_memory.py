@@ -1,13 +1,19 @@
 """How much memory this process has taken at most, and what becomes of blocks that it frees."""
 
 import ctypes
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-_KEPT = 2**30
-"""Bytes: freed blocks are kept up to this size, and up to so many in all at the end of the heap."""
+_LARGEST_KEPT = 2**25
+"""Bytes of a block: the largest that every glibc takes. Larger ones, as of recordings, go back to the system."""
+_MOST_KEPT = 2**30
+"""Bytes at the end of the heap; what lies free below a block in use stays in any case."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of `mallopt`'s options, in malloc.h
+_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+"""Of the environment, by which a user may have chosen."""
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -29,22 +35,29 @@ def peak_memory() -> int:
 
 
 def forget_peak() -> None:
-    """Has the peak begin anew from what is resident now, where the system can."""
+    """Has the peak begin anew from what is in use now, where the system can."""
+    library = _c_library()
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
     if _CLEAR.exists():
         with suppress(OSError):
             _CLEAR.write_text("5")
 
 
 def keep_freed_memory() -> bool:
-    """Keeps what this process frees for what it allocates next; whether the C library can be told so (glibc's).
+    """Keeps blocks of up to 32 MiB that this process frees for what it allocates next; whether that could be done.
 
-    Left alone it gives the maps of each training step back to the system, which clears them page by page before the
-    next step has them again: 10 to 30 % of a step of three layers. The peak grows by some 5 %, by holes between blocks.
+    Left alone, glibc gives the maps of each training step back to the system, which clears them page by page before
+    the next step has them again (`benchmarks/freed_memory.py`). Where a user has set glibc's thresholds in the
+    environment they stay; other C libraries are left alone.
     """
-    if not sys.platform.startswith("linux"):
+    library = _c_library()
+    if not hasattr(library, "mallopt") or any(name in os.environ for name in _SETTINGS):
         return False
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "mallopt"):
-        return False
-    done = [library.mallopt(option, _KEPT) for option in (_TRIM_THRESHOLD, _MMAP_THRESHOLD)]
-    return all(done)
+    # in this order: to set either ends glibc's own choice of both, and without the first the second makes it worse
+    return bool(library.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT) and library.mallopt(_TRIM_THRESHOLD, _MOST_KEPT))
+
+
+def _c_library() -> Any:  # its functions are found by name, or not
+    """Of Linux; elsewhere None."""
+    return ctypes.CDLL(None) if sys.platform.startswith("linux") else None

@@ -16,7 +16,9 @@ from whatwhere.experiments.grid import check_folder
 def reproduce(
     experiment: Annotated[str, typer.Argument(help=f"One of {', '.join(EXPERIMENTS)}.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for table, figures and page; made if missing.")],
-    preset: Annotated[str, typer.Option(help="quick: minutes on two cores, fig5 about an hour; paper: the whole grid.")] = "quick",
+    preset: Annotated[
+        str, typer.Option(help="quick: minutes on two cores (fig5b, fig5e: an hour or two); paper: the whole grid.")
+    ] = "quick",
     models: Annotated[str | None, typer.Option(help="Names with commas between; all if not given.")] = None,
     neurons: Annotated[
         str | None, typer.Option(help="Numbers of neurons with commas between (fig4: of each type).")

@@ -100,7 +100,7 @@ def _pool(n_workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin() -> None:
-    """In a new process: Ctrl-C is the parent's to handle."""
+    """In a new process: one thread, and what it frees it keeps for its next point; Ctrl-C is the parent's to handle."""
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from whatwhere.matrix_products import inner_products
+from whatwhere.matrix_products import add_inner_products, inner_products
 from whatwhere.readouts.support import Support
 
 _COLUMNS = 512
@@ -74,7 +74,7 @@ class _DenseProduct(torch.autograd.Function):
             found = iter(torch.autograd.grad(_whole_product(mask, weights, maps), needed, gradients, create_graph=True))
             return tuple(next(found) if needs else None for needs in ctx.needs_input_grad)
         into = _Gradients(ctx.needs_input_grad[:3], mask, weights, maps)
-        by_pixel = mask.T.contiguous() if into.maps is not None else mask.T  # once, not with every product
+        by_pixel = mask.T.contiguous() if _copies(into.maps) else mask.T
         for number, (some, features) in enumerate(_by_pixel(maps, len(mask))):
             pooled, ctx.kept[number] = ctx.kept[number], None  # which a second pass over the graph computes again
             wanted = gradients[0][some].T.contiguous()  # (n_neurons, n)
@@ -82,7 +82,7 @@ class _DenseProduct(torch.autograd.Function):
                 into.add_weights(wanted, inner_products(mask, features.T) if pooled is None else pooled)
             of_pooled = _of_pooled(wanted, weights)
             if into.mask is not None:
-                into.mask += inner_products(of_pooled, features)
+                add_inner_products(into.mask, of_pooled, features)
             if into.maps is not None:
                 into.put_maps(some, inner_products(by_pixel, of_pooled.T))
         return *into.as_given(mask.dtype), None
@@ -139,6 +139,11 @@ class _Gradients:
         assert self.maps is not None
         n_features, height, width = self.maps.shape[1:]
         self.maps[some] = values.view(height, width, -1, n_features).permute(2, 3, 0, 1)
+
+
+def _copies(maps: Tensor | None) -> bool:
+    """Whether these maps' gradients take masks transposed in memory: oneDNN would make such a copy for each product."""
+    return maps is not None and maps.device.type == "cpu" and maps.dtype == torch.float32
 
 
 def _by_pixel(maps: Tensor, n_neurons: int) -> Iterator[tuple[slice, Tensor]]:
