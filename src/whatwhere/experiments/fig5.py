@@ -225,7 +225,7 @@ def seconds(options: Fig5Options, point: Point) -> float:
     """What a point takes on one core, roughly."""
     if point.model == "glm":
         return float(60 + 600 * (point.n_neurons / 1000) * (point.n_images / 4096) ** 2)
-    steps = min(options.max_steps, 3000 + point.n_images / 4)
+    steps = min(options.max_steps, 3000 + point.n_images / 2)
     n_fits = len(preset_options(point.model, "nonlinear").penalties.candidates()) if options.search else 1
     return 20 + steps * n_fits * step_seconds(options, point.n_neurons)
 
@@ -233,8 +233,8 @@ def seconds(options: Fig5Options, point: Point) -> float:
 def step_seconds(options: Fig5Options, n_neurons: int) -> float:
     """Of a network, one step on one core, roughly."""
     first, second = options.n_maps
-    core = 0.45 * (second / 64) * (first / 32)
-    readout = 0.1 * (n_neurons / 1000) * options.types_of(n_neurons) / 4
+    core = 0.36 * (second / 64) * (first / 32)
+    readout = 0.02 * (n_neurons / 1000) * options.types_of(n_neurons) / 4
     return float(np.prod(options.image_size) / 44**2 * (core + readout))
 
 
