@@ -18,7 +18,7 @@ from whatwhere.report import figure3 as three
 from whatwhere.report.figure4 import cell_types
 from whatwhere.report.page import Section, write_page
 from whatwhere.report.reproduction5 import report_fig5, report_fig5e
-from whatwhere.report.reproduction_parts import Report, calibrations, listed
+from whatwhere.report.reproduction_parts import Report, calibrations, heading, listed
 from whatwhere.report.scale import report_scale
 
 PAGE_FILE = "page.html"
@@ -45,7 +45,7 @@ def write_report(folder: Path) -> list[Path]:
         with replacing(files[-1]) as temporary:
             figure.savefig(temporary, format="png")
     drawn = [
-        Section(name.replace("-", " ").capitalize(), figure=figure, caption=caption)
+        Section(heading(name), figure=figure, caption=caption)
         for name, (figure, caption) in report.figures.items()
     ]
     sections = [*report.before, *drawn, *report.after, *_failures(results), _all_points(results)]

@@ -43,6 +43,18 @@ def calibrations(results: GridResults) -> dict[str, tuple[Figure, str]]:
     return found
 
 
+def heading(name: str) -> str:
+    """What stands above the figure of a file's name.
+
+    >>> heading("figure5e"), heading("figure4-two-types"), heading("calibration-posterior")
+    ('Figure 5E', 'Figure 4: two types', 'Calibration: posterior')
+    """
+    kind, _, of = name.partition("-")
+    number = kind.removeprefix("figure")
+    title = kind.capitalize() if number == kind else f"Figure {number.upper()}".rstrip()
+    return f"{title}: {of.replace('-', ' ')}" if of else title
+
+
 def listed(results: GridResults, column: str) -> str:
     """The different values of a column, sorted, with commas between."""
     return ", ".join(str(value) for value in sorted(results.done[column].unique()))
