@@ -45,8 +45,7 @@ def write_report(folder: Path) -> list[Path]:
         with replacing(files[-1]) as temporary:
             figure.savefig(temporary, format="png")
     drawn = [
-        Section(heading(name), figure=figure, caption=caption)
-        for name, (figure, caption) in report.figures.items()
+        Section(heading(name), figure=figure, caption=caption) for name, (figure, caption) in report.figures.items()
     ]
     sections = [*report.before, *drawn, *report.after, *_failures(results), _all_points(results)]
     return [*files, write_page(folder / PAGE_FILE, report.title, sections)]
