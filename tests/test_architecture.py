@@ -54,16 +54,23 @@ LEVELS = {
     ROOT: 9,
 }
 HEAVY = {
+    "dask",
+    "distributed",
     "h5py",
     "lightning_fabric",
     "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
     "optuna",
     "pandas",
     "plotly",
     "pooch",
+    "pynwb",
     "safetensors",
     "scipy",
     "sklearn",
+    "tensorboard",
     "torch",
 }
 DRAWING = {"matplotlib", "plotly", "seaborn"}
