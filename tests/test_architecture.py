@@ -35,6 +35,7 @@ LEVELS = {
             "schedule",
             "process_memory",
             "matrix_products",
+            "workers",
         ],
         1,
     ),

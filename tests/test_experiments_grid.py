@@ -12,7 +12,7 @@ import pytest
 from whatwhere.errors import FormatError, InputError, RunError
 from whatwhere.experiments.grid import GridPlan, GridProgress, read_grid, run_grid
 from whatwhere.experiments.points import ALL, Failure, Outcome, Point, is_done, read_arrays, write_point
-from whatwhere.experiments.workers import DIED
+from whatwhere.workers import DIED
 
 SOLVERS = """
 import os, signal

@@ -1,0 +1,142 @@
+"""Processes of their own that call functions, as a `concurrent.futures.Executor` of which any process may die."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no types
+
+from whatwhere.errors import WhatwhereError
+from whatwhere.process_memory import keep_freed_memory
+
+DIED = "its process was killed, or died: too little memory is the usual reason, fewer workers the remedy"
+
+
+class WorkerDiedError(WhatwhereError, RuntimeError):
+    """The process that a call was given to has ended without an answer."""
+
+
+class LocalExecutor(Executor):
+    """Up to `n_workers` calls at once, each in a process of its own, made afresh ("spawn") when it is first needed.
+
+    A process that dies fails the one call that it was at, with `WorkerDiedError`, and is replaced for the next. What is
+    called, what it is given and what it returns must be of modules that can be imported. threads: of the CPU, for each
+    process. gpus: numbers of CUDA devices; each process sees one of them, in turn. The processes end with this one,
+    however that ends; Ctrl-C is this one's to handle.
+
+    >>> with LocalExecutor(1) as executor:
+    ...     executor.submit(divmod, 7, 2).result()
+    (3, 1)
+    """
+
+    def __init__(self, n_workers: int, threads: int = 1, gpus: Sequence[int] = ()) -> None:
+        self._threads = ThreadPoolExecutor(n_workers)  # each waits for one process
+        self._all = [_Worker(threads, gpus[number % len(gpus)] if gpus else None) for number in range(n_workers)]
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        for worker in self._all:
+            self._idle.put(worker)
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Future[Any]:
+        return self._threads.submit(self._call, function, args, keywords)
+
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        worker = self._idle.get()
+        try:
+            return worker.call(function, args, keywords)
+        finally:
+            self._idle.put(worker)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+        if wait:
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends all processes at once; the calls under way fail."""
+        for worker in self._all:
+            worker.kill()
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if kind is not None:  # nobody waits for what is under way
+            self._threads.shutdown(False, cancel_futures=True)
+            self.kill()
+        self.shutdown(True, cancel_futures=kind is not None)
+
+
+class _Worker:
+    """One process, made at the first call and again after it died."""
+
+    def __init__(self, threads: int, gpu: int | None) -> None:
+        self.threads, self.gpu = threads, gpu
+        self.lock, self.killed = Lock(), False
+        self.process: Any = None
+        self.connection: Connection | None = None
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """What the function returns there; raises what it raises, or `WorkerDiedError`."""
+        with self.lock:
+            if self.killed:
+                raise WorkerDiedError(DIED)
+            connection = self.connection or self._begin()
+        try:
+            connection.send((function, args, keywords))
+            well, answer = connection.recv()
+        except (EOFError, ConnectionError) as error:
+            self.connection = None
+            raise WorkerDiedError(DIED) from error
+        if well:
+            return answer
+        raise answer
+
+    def _begin(self) -> Connection:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, self.threads, self.gpu), daemon=True)
+        self.process.start()
+        theirs.close()  # so that its death closes the last other end
+        return self.connection
+
+    def kill(self) -> None:
+        with self.lock:
+            self.killed = True
+            if self.process is not None:
+                self.process.kill()
+                self.process.join()
+
+
+def _serve(connection: Connection, threads: int, gpu: int | None) -> None:
+    """In a new process: answers calls until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)  # of NumPy's and SciPy's libraries
+    with suppress(EOFError, ConnectionError):
+        while True:
+            function, args, keywords = connection.recv()
+            try:
+                answer: tuple[bool, Any] = (True, function(*args, **keywords))
+            except Exception as error:
+                answer = (False, error)
+            try:
+                connection.send(answer)
+            except (TypeError, AttributeError, ValueError, RuntimeError) as error:  # it cannot be sent
+                connection.send((False, RuntimeError(f"{type(error).__name__}: {error}")))
+
+
+def _end_with_parent() -> None:
+    """Ends this process as soon as the one that made it is gone, so that nobody goes on with what others take up."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
