@@ -49,7 +49,7 @@ LEVELS = {
     **dict.fromkeys(["location_inference", "recentring"], 3),
     **dict.fromkeys(["estimators", "baselines", "simulation"], 4),
     **dict.fromkeys(["catalogue", "runs"], 5),
-    "experiments": 6,
+    **dict.fromkeys(["experiments", "search"], 6),
     "report": 7,
     "cli": 8,
     ROOT: 9,

@@ -28,7 +28,7 @@ def sleep_and_touch(path, started):
     Path(started).write_text(str(os.getpid()))
     time.sleep(30)
     Path(path).touch()
-    
+
 def number_of_threads():
     return torch.get_num_threads(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.getpid()
 """

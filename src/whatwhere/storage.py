@@ -36,7 +36,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str,
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(description, sort_keys=True)
-    metadata = {_DESCRIPTION: f"{_checksum(tensors, text)} {text}"}
+    metadata = {_DESCRIPTION: f"{checksum(tensors, text)} {text}"}
     with replacing(path) as temporary:
         _save(tensors, temporary, metadata)
 
@@ -68,8 +68,8 @@ def read_tensors(path: Path, expected_format: str, newest_version: int) -> tuple
         raise FormatError(f"{path} cannot be read ({error}): it is truncated or no safetensors file.") from error
     if _DESCRIPTION not in metadata:
         raise FormatError(f"{path} is a safetensors file, but not one of whatwhere's.")
-    checksum, _, text = metadata[_DESCRIPTION].partition(" ")
-    if checksum != _checksum(tensors, text):
+    written, _, text = metadata[_DESCRIPTION].partition(" ")
+    if written != checksum(tensors, text):
         raise FormatError(f"{path} was changed after it was written: its checksum does not match. Fetch a fresh copy.")
     return tensors, _read_description(path, text, expected_format, newest_version)
 
@@ -150,7 +150,8 @@ def _check_same(config: Path, description: dict[str, Any]) -> None:
     )
 
 
-def _checksum(tensors: dict[str, Tensor], text: str) -> str:
+def checksum(tensors: dict[str, Tensor], text: str = "") -> str:
+    """SHA-256 of tensors on the CPU with their names, dtypes and shapes, and of a text."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,6 +1,5 @@
 """The convolutional models: a shared core with one of five readouts, strengths chosen on validation images."""
 
-import copy
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from whatwhere.config import (
     as_plain,
     make_options,
 )
-from whatwhere.cost import make_plan
+from whatwhere.errors import OptionError
 from whatwhere.estimators.base import (
     Estimator,
     Observer,
@@ -30,18 +29,17 @@ from whatwhere.estimators.base import (
     history_table,
     shapes_of,
 )
+from whatwhere.estimators.candidates import fit_candidates, nothing_found
 from whatwhere.estimators.preparation import Prepared, check_compiler, choose_device, prepare
-from whatwhere.estimators.resume import begin_fit, checkpoint_path, cpu_threads
-from whatwhere.interrupts import interruptible
+from whatwhere.estimators.resume import begin_fit, cpu_threads
 from whatwhere.location_posterior import credible_regions, entropy
-from whatwhere.metrics import correlation
-from whatwhere.model import Model, Shapes, check_options, initialize
+from whatwhere.model import Model, Shapes, check_options
 from whatwhere.parallel import Parallel, helps, join_processes
 from whatwhere.presets import options_over_preset
 from whatwhere.readouts import PosteriorReadout
 from whatwhere.recording import Recording
-from whatwhere.refitting import refit
-from whatwhere.training import Result, TrainingData, train
+from whatwhere.storage import checksum
+from whatwhere.training import Result
 
 
 class CNN(Estimator):
@@ -109,7 +107,12 @@ class CNN(Estimator):
         folder: str | Path | None = None,
         resume: bool = False,
         observer: Observer | None = None,
+        start: Estimator | None = None,
     ) -> Self:
+        """As every model's; `start`: a fitted model of the same kind and architecture, whose parameters it starts from.
+
+        Raises `OptionError` where the parameters of `start` do not fit.
+        """
         options = self.options()
         parallel = self.join()
         device = parallel.device or choose_device(self.device)
@@ -124,6 +127,8 @@ class CNN(Estimator):
         kept = None if folder is None or alone_in_helper else Path(folder)  # the first process keeps what is not shared
         if kept is not None:
             asked = {**self.asked(), "data": fingerprint, "device": device.type}
+            if start is not None:
+                asked["start"] = checksum(parameters_of(start))
             if parallel.size > 1:
                 asked["processes"] = parallel.size
             threads = parallel.from_first(partial(begin_fit, kept, asked, self.threads, resume))
@@ -133,7 +138,18 @@ class CNN(Estimator):
                 note = f"threads={threads}, as the fit was begun with, not {self.threads}: the result depends on it"
                 prepared = replace(prepared, notes=(*prepared.notes, note))
             given_to = observer if parallel.first else None
-            model, results = self._fit_candidates(options, prepared, shapes, kept, resume, given_to, parallel)
+            model, results = fit_candidates(
+                self.name,
+                options,
+                prepared,
+                shapes,
+                seed=self.seed,
+                folder=kept,
+                resume=resume,
+                observer=given_to,
+                parallel=parallel,
+                start=None if start is None else parameters_of(start),
+            )
             prepared = replace(prepared, notes=(*prepared.notes, *nothing_found(model, prepared.data)))
         self.remember(recording, rows[0], fingerprint)
         self._keep(model, options, prepared, results)
@@ -149,54 +165,6 @@ class CNN(Estimator):
             Model(self.name, options, shapes_of(recording))  # takes no memory
         recording.split(options.training.validation_fraction, self.seed)
         return recording.check_nonnegative() if options.training.loss == "poisson" else recording
-
-    def _fit_candidates(
-        self,
-        options: ModelOptions,
-        prepared: Prepared,
-        shapes: Shapes,
-        folder: Path | None,
-        resume: bool,
-        observer: Observer | None,
-        parallel: Parallel,
-    ) -> tuple[Model, list[Result]]:
-        """A model for each candidate strength; the one with the lowest validation loss, and how every fit ended."""
-        data, candidates = prepared.data, options.penalties.candidates()
-        models: list[Model] = []
-        results: list[Result] = []
-        start: dict[str, Tensor] = {}
-        with interruptible() as interrupted:
-            for number, penalties in enumerate(candidates):
-                model = Model(self.name, replace(options, penalties=penalties), shapes).to(data.images.device)
-                if number == 0:
-                    parallel.from_first(partial(_tell_plan, observer, model, prepared, len(candidates), parallel.size))
-                    initialize(model, data.images, data.responses, self.seed)
-                    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-                model.load_state_dict(start)  # all candidates start alike
-                result = train(
-                    model,
-                    data,
-                    seed=self.seed,
-                    checkpoint=None if folder is None else checkpoint_path(folder, number),
-                    resume=resume,
-                    observer=observer,
-                    candidate=number,
-                    interrupted=interrupted,
-                    parallel=parallel,
-                )
-                if all(result.best_loss < earlier.best_loss for earlier in results):
-                    models = [model]
-                results.append(result)
-                if result.stopped == "interrupted":
-                    return models[0], results
-            if options.training.refit:
-                best = min(results, key=lambda result: result.best_loss)
-                again = copy.deepcopy(models[0])
-                again.load_state_dict(start)
-                if refit(again, data, best.history, seed=self.seed, interrupted=interrupted, parallel=parallel):
-                    return again, results
-                results[-1] = replace(results[-1], stopped="interrupted")
-        return models[0], results
 
     def _keep(self, model: Model, options: ModelOptions, prepared: Prepared, results: list[Result]) -> None:
         self.options_ = options
@@ -346,29 +314,12 @@ class PosteriorCNN(CNN):
         return credible_regions(self.location_posterior_, level)
 
 
-def _tell_plan(observer: Observer | None, model: Model, prepared: Prepared, n_candidates: int, size: int) -> None:
-    if observer is not None:
-        observer(make_plan(model, prepared.data, n_candidates, prepared.notes, size))
-
-
-@torch.no_grad()
-def nothing_found(model: Model, data: TrainingData) -> tuple[str, ...]:
-    """A note where predictions of validation images correlate with responses no more than by chance.
-
-    The mean correlation over neurons is then within two of its standard errors, 1 / sqrt(n_images n_neurons), of 0.
-    """
-    if len(data.validation_images) < 2:
-        return ()
-    batches = data.validation_images.split(model.options.training.batch_size)
-    predicted = torch.cat([model(images) for images in batches]).cpu().numpy()
-    found = float(correlation(predicted, data.validation_responses[:].cpu().numpy()).mean())
-    chance = 2 / predicted.size**0.5
-    if found > chance:
-        return ()
-    return (
-        f"nothing was found: predictions of validation images correlate with responses at {found:.3f}, where chance"
-        f" reaches {chance:.3f}. More images or neurons, other strengths or a smaller core may help",
-    )
+def parameters_of(start: Estimator) -> dict[str, Tensor]:
+    """The parameters and statistics that a fit may start from; `OptionError` for a model that has no network."""
+    if not isinstance(start, CNN):
+        raise OptionError(f"start is a {start.name} model: expected a convolutional one, for its parameters.")
+    start.check_fitted()
+    return {name: tensor.cpu() for name, tensor in start.model_.state_dict().items()}
 
 
 def _varied(penalties: PenaltyOptions, n: int) -> dict[str, list[float]]:

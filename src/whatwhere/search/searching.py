@@ -1,0 +1,189 @@
+"""A search: the points of a space, each fitted once by some worker, and the best of them judged on the test part."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from whatwhere.catalogue import load_model, make_model
+from whatwhere.checks import check_choice
+from whatwhere.errors import FormatError, OptionError, RunError, WriteError
+from whatwhere.estimators import CNN
+from whatwhere.estimators.resume import check_same_fit
+from whatwhere.recording import Recording
+from whatwhere.runs import Run, scores_of, write_run
+from whatwhere.search.point import RecordingFile, Source
+from whatwhere.search.pools import Pool
+from whatwhere.search.pruning import PRUNERS
+from whatwhere.search.searcher import POINTS, RESULTS_FILE, Asked, Searcher, SearchObserver, best_row
+from whatwhere.search.space import Space
+from whatwhere.search.storage import sqlite_in
+from whatwhere.search.study import SAMPLERS, Study
+from whatwhere.search.warm_start import path_order, predecessors
+from whatwhere.storage import write_text
+
+SEARCH_FILE, BEST = "search.json", "best"
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How a space is searched.
+
+    - sampler: "grid", "random" or "tpe"; n_trials: points of the latter two
+    - pruner: "none", "median" or "hyperband"; prune_after: steps before which no point is given up
+    - warm_start: of a grid, whether points that share an architecture start from each other, from strong to weak
+    - storage: an address that Optuna takes, or `journal:FILE`; None for an SQLite file in the search's folder
+    - name: of the study in the storage
+    """
+
+    sampler: str = "grid"
+    n_trials: int | None = None
+    pruner: str = "none"
+    prune_after: int = 300
+    warm_start: bool = False
+    storage: str | None = None
+    name: str = "search"
+
+    def __post_init__(self) -> None:
+        check_choice("sampler", self.sampler, SAMPLERS)
+        check_choice("pruner", self.pruner, PRUNERS)
+        if self.sampler == "grid" and self.n_trials is not None:
+            raise OptionError(
+                f"n_trials (={self.n_trials}) is for random and tpe: a grid has as many points as it has."
+            )
+        if self.sampler != "grid" and (self.n_trials is None or self.n_trials < 1):
+            raise OptionError(f"the sampler {self.sampler} needs a number of points, n_trials: got {self.n_trials}.")
+        if self.warm_start and self.sampler != "grid":
+            raise OptionError(f"warm_start is for grids, whose points are known beforehand, not for {self.sampler}.")
+        if self.warm_start and self.pruner != "none":
+            raise OptionError("warm_start and a pruner exclude each other: a point that is given up starts no other.")
+        if self.prune_after < 1:
+            raise OptionError(f"prune_after must be at least 1 step, got {self.prune_after}.")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A row for each point, the best point's run (None where no point has an end), and each axis's importance."""
+
+    table: pd.DataFrame
+    best: Run | None
+    importance: Mapping[str, float]
+
+
+def search(
+    source: Source,
+    space: Space,
+    folder: str | Path,
+    pool: Pool,
+    options: SearchOptions | None = None,
+    *,
+    preset: str = "recording",
+    resume: bool = False,
+    overwrite: bool = False,
+    observer: SearchObserver | None = None,
+    **common: Any,
+) -> SearchResult:
+    """Fits the points of a space and keeps each; the one with the lowest validation loss is judged on the test part.
+
+    The loss is the one that is not penalised, on validation images alone: the held-out part is read once, at the end,
+    by the best. `folder` has `results.csv`, a model for each point under `points`, and the best one's run. Killed and
+    called again with `resume`, or by several machines at once on one storage, no point that has an end is fitted again;
+    those under way go on from their checkpoints, those that failed are tried once more. A point that fails is kept
+    with its reason.
+
+    Raises `RunError` where the folder holds a search and neither `resume` nor `overwrite` is given, or one begun with
+    something else; `OptionError` for options that fit no point.
+    """
+    folder, options = Path(folder), options or SearchOptions()
+    recording = source.load() if isinstance(source, RecordingFile) else source
+    _check(space, recording, options, preset, common)
+    asked = {**space.plain(), "preset": preset, **_plain(options), "seed": common.get("seed", 0)}
+    _begin(folder, {**asked, "data": recording.fingerprint()}, resume=resume, overwrite=overwrite)
+    study = Study(
+        options.storage or sqlite_in(folder),
+        options.name,
+        space,
+        sampler=options.sampler,
+        pruner=options.pruner,
+        after=options.prune_after,
+        n_trials=options.n_trials,
+        seed=int(common.get("seed", 0)),
+    )
+    study.begin(path_order(space) if options.warm_start else space.grid() if options.sampler == "grid" else ())
+    task = Asked(space, preset, common, folder, options.pruner, options.prune_after)
+    before = predecessors(space) if options.warm_start else {}
+    table = Searcher(study, task, pool, before, observer).run(source)
+    return SearchResult(table, _judge_best(table, recording, folder), study.importance())
+
+
+def check_folder(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Raises `RunError` where the folder holds a search already and neither overwriting nor resuming was asked for."""
+    if overwrite and resume:
+        raise RunError("overwrite and resume exclude each other: choose one.")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file: choose a folder.")
+    if (folder / SEARCH_FILE).exists() and not (overwrite or resume):
+        raise RunError(
+            f"{folder} holds a search already: use --resume to go on with it, --overwrite to replace it, or another"
+            " folder."
+        )
+
+
+def _plain(options: SearchOptions) -> dict[str, Any]:
+    """What decides the outcomes: not where they are kept, nor how many are drawn."""
+    return {"sampler": options.sampler, "pruner": options.pruner, "warm_start": options.warm_start}
+
+
+def _check(space: Space, recording: Recording, options: SearchOptions, preset: str, common: dict[str, Any]) -> None:
+    """Raises for what no point could be fitted with, before anything is done."""
+    point = {name: axis.values[0] if hasattr(axis, "values") else axis.low for name, axis in space.axes.items()}
+    model = make_model(space.model, space.values(point), preset=preset, **common)
+    model.check(recording)
+    if options.sampler == "grid":
+        space.grid()
+    is_network = isinstance(model, CNN)
+    for asked, what in ((options.pruner != "none", "a pruner"), (options.warm_start, "warm_start")):
+        if asked and not is_network:
+            raise OptionError(f"{what} has nothing to act on: {space.model} is solved, not trained step by step.")
+    if int(common.get("devices", 1)) * int(common.get("nodes", 1)) > 1:
+        raise OptionError("a search fits each point on one device: leave devices and nodes at 1, and give workers.")
+
+
+def _begin(folder: Path, asked: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+    """Notes what the search is begun with, or checks that it goes on with the same."""
+    check_folder(folder, resume=resume, overwrite=overwrite)
+    file = folder / SEARCH_FILE
+    if overwrite:
+        for name in (POINTS, BEST):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in (RESULTS_FILE, SEARCH_FILE, "study.db"):
+            (folder / name).unlink(missing_ok=True)
+    try:
+        (folder / POINTS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
+    asked = json.loads(json.dumps(asked))  # as a file holds it: tuples are lists
+    if not file.exists():
+        write_text(file, json.dumps({"asked": asked}, indent=1) + "\n")
+        return
+    try:
+        check_same_fit(folder, json.loads(file.read_text(encoding="utf-8"))["asked"], asked)
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{file} cannot be read ({error!r}): begin anew with --overwrite.") from error
+
+
+def _judge_best(table: pd.DataFrame, recording: Recording, folder: Path) -> Run | None:
+    """The best point's run, with its scores on the test part, kept in a folder of its own."""
+    best = best_row(table)
+    if best is None:
+        return None
+    model = load_model(folder / POINTS / str(best["key"]))
+    scores = scores_of(model, recording)
+    shutil.rmtree(folder / BEST, ignore_errors=True)
+    (folder / BEST).mkdir()
+    write_run(model, scores, folder / BEST)
+    return Run(model, scores)
