@@ -31,7 +31,7 @@ _SHOWN = {
     "log_likelihood_bits_per_spike": "bits/spike",
 }
 _SECONDS_BETWEEN_LINES = 20.0
-_LINE_BEFORE = Control((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2))
+LINE_BEFORE = Control((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2))
 NO_SCORES = "the recording has no held-out part of two images or more: no scores."
 
 
@@ -86,7 +86,7 @@ def observer(model: str, told: set[str] | None = None) -> Observer:
             return
         last[0] = time.monotonic()
         if in_place[0]:
-            out.control(_LINE_BEFORE)
+            out.control(LINE_BEFORE)
         in_place[0] = out.is_terminal and not ended
         if out.is_terminal:  # what comes next, an error too, begins on a line of its own
             out.print(_progress_line(model, event), soft_wrap=False, no_wrap=True, overflow="ellipsis", crop=True)

@@ -15,6 +15,7 @@ from whatwhere.cli.data import Format, data
 from whatwhere.cli.options import gather, options_help
 from whatwhere.cli.plan import plan
 from whatwhere.cli.reproduce import reproduce
+from whatwhere.cli.search import search
 from whatwhere.cli.simulate import simulate
 from whatwhere.config import RunOptions
 from whatwhere.errors import OptionError
@@ -210,6 +211,7 @@ def demo(
         raise typer.Exit(130)
 
 
+app.command()(search)
 app.command()(simulate)
 app.command()(reproduce)
 app.command()(plan)

@@ -2,7 +2,7 @@
 
 from whatwhere.search.point import Failed, Fitted, Pruned, RecordingFile
 from whatwhere.search.pools import dask_pool, local_pool
-from whatwhere.search.searcher import SearchPlan, SearchProgress
+from whatwhere.search.searcher import SearchPlan, SearchProgress, SearchTick
 from whatwhere.search.searching import SearchOptions, SearchResult, search
 from whatwhere.search.space import Choice, Range, Space, make_space, read_space
 
@@ -17,6 +17,7 @@ __all__ = [
     "SearchPlan",
     "SearchProgress",
     "SearchResult",
+    "SearchTick",
     "Space",
     "dask_pool",
     "local_pool",

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
+from whatwhere.errors import RunError
 from whatwhere.search.point import Ending, Failed, Source, Task, fit_point
 from whatwhere.search.pools import Pool
 from whatwhere.search.pruning import Judge
@@ -51,7 +52,15 @@ class SearchProgress:
     seconds_left: float
 
 
-SearchObserver: TypeAlias = Callable[[SearchPlan | SearchProgress], None]
+@dataclass(frozen=True)
+class SearchTick:
+    """A sign of life between points that end: how many are under way, and the seconds since the call."""
+
+    n_running: int
+    seconds: float
+
+
+SearchObserver: TypeAlias = Callable[[SearchPlan | SearchProgress | SearchTick], None]
 
 
 @dataclass(frozen=True)
@@ -66,18 +75,26 @@ class Asked:
     prune_after: int = 1
 
     def task(self, trial: Trial, study: Study, start: str | None) -> Task:
-        """A point's task; `start` is the key of the point that it starts from, if that one was fitted."""
+        """A point's task; `start`: the key of the point that it starts from.
+
+        Raises `RunError` where that one's model is not in the folder.
+        """
         judge = None
         if self.pruner != "none":
             judge = Judge(study.address, study.name, trial.identifier, self.pruner, self.prune_after)
         before = None if start is None else self.run_of(start)
+        if before is not None and not (before / CONFIG_FILE).exists():
+            raise RunError(
+                f"{before} has no model, from which another point is to start: a search with warm_start needs a folder"
+                " that all its workers share with this process."
+            )
         return Task(
             model=self.space.model,
             values=self.space.values(trial.point),
             preset=self.preset,
             common=dict(self.common),
             folder=str(self.run_of(trial.key)),
-            start=str(before) if before is not None and (before / CONFIG_FILE).exists() else None,
+            start=None if before is None else str(before),
             judge=judge,
         )
 
@@ -130,6 +147,8 @@ class Searcher:
                 self.study.tell(trial, ending)
                 table = self._write()
                 self._report(trial, ending, table)
+            if self.observer is not None and self.running:
+                self.observer(SearchTick(len(self.running), time.monotonic() - self.started))
 
     def _fill(self, shared: Any) -> None:
         """Submits as many points as there are free workers; those whose start is not fitted yet are held."""
@@ -152,7 +171,10 @@ class Searcher:
         return before is None or self.study.endings().get(before) in (DONE, FAILED)
 
     def _submit(self, shared: Any, trial: Trial) -> None:
-        task = self.asked.task(trial, self.study, self.before.get(trial.key))
+        before = self.before.get(trial.key)
+        if before is not None and self.study.endings().get(before) == FAILED:
+            before = None
+        task = self.asked.task(trial, self.study, before)
         self.running[self.pool.executor.submit(fit_point, shared, task)] = trial
 
     def _ending(self, future: Future[Ending], trial: Trial) -> Ending | None:

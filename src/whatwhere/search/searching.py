@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,15 @@ from whatwhere.estimators import CNN
 from whatwhere.estimators.resume import check_same_fit
 from whatwhere.recording import Recording
 from whatwhere.runs import Run, scores_of, write_run
-from whatwhere.search.point import RecordingFile, Source
+from whatwhere.search.point import Failed, RecordingFile, Source, fit_point
 from whatwhere.search.pools import Pool
 from whatwhere.search.pruning import PRUNERS
 from whatwhere.search.searcher import POINTS, RESULTS_FILE, Asked, Searcher, SearchObserver, best_row
 from whatwhere.search.space import Space
 from whatwhere.search.storage import sqlite_in
-from whatwhere.search.study import SAMPLERS, Study
+from whatwhere.search.study import SAMPLERS, Study, Trial
 from whatwhere.search.warm_start import path_order, predecessors
-from whatwhere.storage import write_text
+from whatwhere.storage import CONFIG_FILE, write_text
 
 SEARCH_FILE, BEST = "search.json", "best"
 
@@ -117,7 +117,7 @@ def search(
     task = Asked(space, preset, common, folder, options.pruner, options.prune_after)
     before = predecessors(space) if options.warm_start else {}
     table = Searcher(study, task, pool, before, observer).run(source)
-    return SearchResult(table, _judge_best(table, recording, folder), study.importance())
+    return SearchResult(table, _judge_best(study, task, recording), study.importance())
 
 
 def check_folder(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -176,14 +176,23 @@ def _begin(folder: Path, asked: dict[str, Any], *, resume: bool, overwrite: bool
         raise FormatError(f"{file} cannot be read ({error!r}): begin anew with --overwrite.") from error
 
 
-def _judge_best(table: pd.DataFrame, recording: Recording, folder: Path) -> Run | None:
-    """The best point's run, with its scores on the test part, kept in a folder of its own."""
-    best = best_row(table)
+def _judge_best(study: Study, asked: Asked, recording: Recording) -> Run | None:
+    """The best point's run, with its scores on the test part, kept in a folder of its own.
+
+    Its model is fitted again where a worker of another machine kept it on a disk of its own.
+    """
+    best = best_row(study.table())
     if best is None:
         return None
-    model = load_model(folder / POINTS / str(best["key"]))
+    key, folder = str(best["key"]), asked.folder / BEST
+    if not (asked.run_of(key) / CONFIG_FILE).exists():
+        trial = Trial(int(best["number"]), 0, study.point_of(key))
+        ending = fit_point(recording, replace(asked, pruner="none").task(trial, study, None))
+        if isinstance(ending, Failed):
+            raise RunError(f"the best point, {key}, was fitted elsewhere and could not be fitted here: {ending.reason}")
+    model = load_model(asked.run_of(key))
     scores = scores_of(model, recording)
-    shutil.rmtree(folder / BEST, ignore_errors=True)
-    (folder / BEST).mkdir()
-    write_run(model, scores, folder / BEST)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    write_run(model, scores, folder)
     return Run(model, scores)
