@@ -12,8 +12,8 @@ from whatwhere.baselines.options import STA_SMOOTHING
 from whatwhere.baselines.search import Solution
 from whatwhere.checks import check_choice
 
-SMOOTHNESS = (0.003, 0.03, 0.3)
-SPARSITY = (0.01, 0.03, 0.1)
+SMOOTHNESS = (0.001, 0.01, 0.1)
+SPARSITY = (0.005, 0.02, 0.08)
 NONLINEARITIES = ("exponential", "softplus")
 """Those whose Poisson loss is convex in the filter, so that there is one minimum (Paninski 2004)."""
 _MOST_CURVED = 64.0  # the largest eigenvalue of the Laplacian applied twice, of the checkerboard
@@ -128,7 +128,7 @@ def largest_variance(pixels: np.ndarray) -> float:
     >>> round(largest_variance(pixels) / float(np.linalg.eigvalsh(pixels.T @ pixels / 20)[-1]), 3)
     1.0
     """
-    direction = np.random.default_rng(0).normal(size=pixels.shape[1])
+    direction = np.random.default_rng(0).normal(size=(pixels.shape[1],))
     variance = 1.0
     for _ in range(_POWER_STEPS):
         product: np.ndarray = pixels.T @ (pixels @ direction) / len(pixels)
