@@ -5,8 +5,8 @@ from typing import Protocol, Self
 
 import numpy as np
 
-TOLERANCE = 1e-4
-MOST_STEPS = 1000
+TOLERANCE = 3e-5
+MOST_STEPS = 2000
 _GROWTH = 1.6  # of a curvature that proved too small
 _DECAY = 0.97  # of every curvature, each step: it was found elsewhere, and may be too large here
 _MOST_TRIALS = 60

@@ -148,7 +148,8 @@ class LNP(FilterModel):
     smoothness, sparsity: numbers of 0 or more, relative to pixels of unit mean variance and responses of unit variance.
     Every combination is tried; the best is in `smoothness_` and `sparsity_`, each a number, or (n_neurons,) if
     `per_neuron`. A sparsity above 0 makes exact zeros. The defaults were chosen on simulated Gabor cells with a ReLU
-    and Poisson noise, 1,000 images of 31 x 31 pixels of pink noise or photographs, such that the best lies among them.
+    and Poisson noise, 1,000 images of 31 x 31 pixels of pink noise or photographs, such that the exponential's best
+    pair lies in their middle; a softplus, whose rates are closer to those cells', wants weaker ones of such clean data.
     The other options and the fitted attributes: see `FilterModel`; `scale_` (n_neurons,) is s_n.
     Source: Klindt et al. 2017, section 5.2, Table 1 ("LNP"), which leaves the penalties open; equation 6 for the first.
 
@@ -205,7 +206,7 @@ class LNP(FilterModel):
         return LNPSolver(pixels, shape, self.family())
 
     def operations(self, n_images: int, n_pixels: int, n_windows: int, n_neurons: int) -> float:
-        steps = 120.0 * len(self._strengths())
+        steps = 200.0 * len(self._strengths())
         step = n_images * (4.5 * n_pixels + 50.0) + 100.0 * n_pixels
         return n_windows * 4.0 * _POWER_STEPS * n_images * n_pixels + n_neurons * steps * step
 
