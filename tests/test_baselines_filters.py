@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import whatwhere as ww
-from whatwhere.baselines import GLM, OLS, Lasso, Ridge
+from whatwhere.baselines import GLM, LNP, OLS, Lasso, Ridge
 from whatwhere.baselines.base import FilterModel
 from whatwhere.catalogue import make_model
 from whatwhere.errors import FormatError, InputError, OptionError
@@ -31,12 +31,20 @@ KINDS: dict[str, FilterModel] = {
     "lasso": Lasso(strengths=[0.01, 0.1]),
     "glm": GLM(strengths=[0.1, 10]),
     "relu": GLM(strengths=[0.1, 10], nonlinearity="relu", loss="squared"),
+    "lnp": LNP(smoothness=[0.1], sparsity=[0.01, 0.1]),
 }
 EACH = pytest.mark.parametrize("kind", KINDS)
 
 
 def make(kind: str, **options: Any) -> FilterModel:
     return clone(KINDS[kind]).set_params(**options)
+
+
+def chosen(model: FilterModel) -> dict[str, list[float]]:
+    """The options that fit again with the strengths that the model chose."""
+    if isinstance(model, OLS):
+        return {}
+    return {option: [getattr(model, f"{name}_")] for name, option in model.penalties.items()}
 
 
 def simulated(n_images: int = 240, n_channels: int = 2, seed: int = 0) -> ww.Recording:
@@ -74,7 +82,7 @@ def test_a_crop_is_a_fit_to_the_images_cut_by_hand(kind: str, crop: Any, recordi
         left = int(np.clip(np.floor(column - (width - 1) / 2 + 0.5), 0, 17 - width))
         assert model.positions_[neuron].tolist() == [top, left]
         images = recording.images[:, :, top : top + height, left : left + width]
-        one = make(kind, **({} if kind == "ols" else {"strengths": [model.strength_]}))
+        one = make(kind, **chosen(model))
         one.fit(images, recording.responses[:, neuron])
         expected = one.predict(images)[:, 0]
         np.testing.assert_allclose(
@@ -157,7 +165,7 @@ def test_permuting_neurons_permutes_the_results(kind: str, crop: int | None, rec
     np.testing.assert_allclose(permuted.filters_, model.filters_[order], atol=1e-5 * np.abs(model.filters_).max())
     np.testing.assert_allclose(permuted.offset_, model.offset_[order], rtol=1e-4, atol=1e-5)
     assert permuted.neurons_ == [model.neurons_[n] for n in order]
-    assert permuted.strength_ == model.strength_
+    assert chosen(permuted) == chosen(model)
 
 
 @EACH
@@ -165,8 +173,7 @@ def test_permuting_neurons_permutes_the_results(kind: str, crop: int | None, rec
 def test_one_neuron_is_a_population(kind: str, crop: Any, recording: ww.Recording) -> None:
     alone = make(kind, crop=crop).fit(recording.images, recording.responses[:, 1])
     assert alone.predict(recording.images[:4]).shape == (4, 1)
-    strengths = {} if kind == "ols" else {"strengths": [alone.strength_]}
-    among = make(kind, crop=crop, **strengths).fit(recording)
+    among = make(kind, crop=crop, **chosen(alone)).fit(recording)
     expected = among.predict(recording.images)[:, 1]
     np.testing.assert_allclose(alone.predict(recording.images)[:, 0], expected, rtol=1e-3, atol=1e-3)
 
@@ -184,7 +191,7 @@ def test_constant_and_silent_neurons_are_kept(kind: str, crop: int | None, recor
     np.testing.assert_allclose(predictions[:, 4], constant, rtol=1e-5)
     np.testing.assert_allclose(predictions[:, 1], 0, atol=1e-3)
     assert any("2 of 6 neurons never vary (kept, scored 0): b, e" in note for note in model.notes_)
-    expected = make(kind, crop=crop, **({} if kind == "ols" else {"strengths": [model.strength_]})).fit(recording)
+    expected = make(kind, crop=crop, **chosen(model)).fit(recording)
     np.testing.assert_allclose(predictions[:, 2], expected.predict(odd.images)[:, 2], rtol=1e-3, atol=1e-3)
 
 
@@ -222,12 +229,12 @@ def test_a_handful_of_images_can_be_fitted(kind: str) -> None:
     assert np.isfinite(make(kind, crop=5).fit(few).predict(few.images)).all()
 
 
-@pytest.mark.parametrize("kind", ["ridge", "lasso", "glm"])
+@pytest.mark.parametrize("kind", ["ridge", "lasso", "glm", "lnp"])
 def test_it_predicts_what_it_has_not_seen(kind: str) -> None:
     data = simulated(1500)
     cropped, whole = (make(kind, crop=crop).fit(data).score(data) for crop in (5, None))
     assert cropped > 0.75
-    assert cropped > whole or kind == "lasso", "the lasso finds the few pixels that count by itself"
+    assert cropped > whole or kind in ("lasso", "lnp"), "an L1 penalty finds the few pixels that count by itself"
 
 
 # --------------------------------------------------------------------------------------------------- plan and options
@@ -361,7 +368,9 @@ def test_a_loaded_model_is_the_one_that_was_saved(
     assert loaded.predict(recording.images).tobytes() == model.predict(recording.images).tobytes()
     assert loaded.asked() == model.asked()
     assert (loaded.neurons_, loaded.shapes_, loaded.seed) == (model.neurons_, model.shapes_, 3)
-    np.testing.assert_array_equal(loaded.strength_, model.strength_)
+    for name in model.penalties:
+        np.testing.assert_array_equal(getattr(loaded, f"{name}_"), getattr(model, f"{name}_"))
+    assert list(loaded.history_.columns) == list(model.history_.columns) == [*model.penalties, "validation_loss"]
     np.testing.assert_array_equal(loaded.whole_filters(), model.whole_filters())
     if "crop" in options:
         np.testing.assert_array_equal(loaded.locations_, model.locations_)

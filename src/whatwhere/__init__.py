@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from whatwhere.baselines import GLM, OLS, Lasso, Ridge
+from whatwhere.baselines import GLM, LNP, OLS, Lasso, Ridge
 from whatwhere.catalogue import load_model, make_model
 from whatwhere.config import (
     CoreOptions,
@@ -21,6 +21,7 @@ __version__ = version("whatwhere")
 
 __all__ = [
     "GLM",
+    "LNP",
     "OLS",
     "CoreOptions",
     "FactorizedCNN",

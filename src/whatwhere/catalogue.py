@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from whatwhere.baselines import GLM, OLS, Lasso, Ridge
+from whatwhere.baselines import GLM, LNP, OLS, Lasso, Ridge
 from whatwhere.checks import check_choice, check_keys
 from whatwhere.errors import FormatError, OptionError
 from whatwhere.estimators import (
@@ -20,7 +20,18 @@ from whatwhere.storage import read_model
 
 MODELS: dict[str, type[Estimator]] = {
     model.name: model
-    for model in (FactorizedCNN, FixedMaskCNN, FullyConnectedCNN, GaussianCNN, PosteriorCNN, Ridge, OLS, Lasso, GLM)
+    for model in (
+        FactorizedCNN,
+        FixedMaskCNN,
+        FullyConnectedCNN,
+        GaussianCNN,
+        PosteriorCNN,
+        Ridge,
+        OLS,
+        Lasso,
+        GLM,
+        LNP,
+    )
 }
 
 USUAL = ("factorized", "fixed-mask", "fully-connected", "ridge")

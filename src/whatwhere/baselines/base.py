@@ -1,7 +1,8 @@
-"""What the baselines share: one filter a neuron on the pixels that it sees, its strength chosen on held-out images."""
+"""What the baselines share: one filter a neuron on the pixels that it sees, its strengths chosen on held-out images."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,6 +20,7 @@ from whatwhere.baselines.search import (
     Batch,
     Problem,
     Solver,
+    from_strong_to_weak,
     most_together,
     solve,
     validation_losses,
@@ -64,11 +66,11 @@ class FilterModel(Estimator):
 
     Fitted: `filters_` (n_neurons, n_channels, height, width), of the window where there is a crop; `offset_`
     (n_neurons,); `strength_`, a number, or (n_neurons,) if `per_neuron`; `history_`, one row a strength. With a crop:
-    `locations_` and `positions_` (n_neurons, 2), row and column of the location and of the window's first pixel.
+    `locations_` and `positions_` (n_neurons, 2), row and column of the location and of the window's first pixel. A
+    model of several penalties has an option and an attribute for each in place of `strengths` and `strength_`.
     """
 
     # What holds where a final class has no such option.
-    strengths: Any = (0.0,)
     folds: Any = None
     per_neuron: Any = False
     offset: Any = True
@@ -85,18 +87,22 @@ class FilterModel(Estimator):
     filters_: np.ndarray
     offset_: np.ndarray
     scale_: np.ndarray
-    strength_: float | np.ndarray
 
     solver_name: ClassVar[str]
     """What fits it, for messages."""
+    penalties: ClassVar[Mapping[str, str]] = {"strength": "strengths"}
+    """Each penalty's name in the history, in files and, with a `_`, as an attribute; and the option with its values.
+
+    Of several penalties every combination is tried.
+    """
 
     @abstractmethod
     def family(self) -> Family:
         """The nonlinearity and the loss."""
 
     @abstractmethod
-    def solver(self, pixels: np.ndarray) -> Solver:
-        """What fits all neurons that see these pixels (n_images, n_pixels), centred, float64."""
+    def solver(self, pixels: np.ndarray, shape: tuple[int, int, int]) -> Solver:
+        """What fits all neurons that see these pixels (n_images, n_pixels), centred, float64, of windows of `shape`."""
 
     @abstractmethod
     def operations(self, n_images: int, n_pixels: int, n_windows: int, n_neurons: int) -> float:
@@ -107,10 +113,10 @@ class FilterModel(Estimator):
         """Numbers that a solver holds beside its pixels and solutions while it fits so many neurons, roughly."""
 
     def asked(self) -> dict[str, Any]:
+        self.family()
         given = self.get_params(deep=False)
         options = {name: CHECKS[name](value) for name, value in given.items() if name in CHECKS}
         check_window_options(options["crop"], options["locations"], options["sta_smoothing"])
-        self.family()
         return {"model": self.name, "seed": self.seed, "options": options}
 
     def fit(
@@ -130,14 +136,15 @@ class FilterModel(Estimator):
         self.notes_ = (*recording.notes, *constant_note(recording))
         if observer is not None:
             observer(self._plan(recording, len(rows), len(validation_rows)))
-        order = np.argsort(self._strengths())[::-1]  # from strong to weak
-        strengths = np.array(self._strengths())[order]
+        given_strengths = self._strengths()
+        order = from_strong_to_weak(given_strengths)
+        strengths = given_strengths[order]
         losses, problem, solved = self._search(recording, strengths)
         if self.refit or self.folds is not None:
             rows = np.sort(np.concatenate([rows, validation_rows])) if self.refit else rows
             problem, solved = self._problem(recording, rows), None
         chosen = self._choose(losses, order)
-        self.strength_ = strengths[chosen] if self.per_neuron else float(strengths[chosen[0]])
+        self._set_strengths(strengths[chosen] if self.per_neuron else strengths[chosen[0]])
         again = solve(problem, self.solver, strengths[: chosen.max() + 1])
         self._keep(problem, again if solved is None else solved, chosen)
         self.remember(recording, rows, given.fingerprint())
@@ -157,8 +164,16 @@ class FilterModel(Estimator):
             metadata_locations(recording)
         return recording.check_nonnegative() if self.family().loss == "poisson" else recording
 
-    def _strengths(self) -> list[float]:
-        return [float(strength) for strength in np.atleast_1d(np.asarray(self.strengths))]
+    def _strengths(self) -> np.ndarray:
+        """The candidates in the order given: (n_candidates,), or (n_candidates, n_penalties) of several penalties."""
+        values = [np.atleast_1d(np.asarray(getattr(self, option), np.float64)) for option in self.penalties.values()]
+        return values[0] if len(values) == 1 else np.array(list(product(*values)))
+
+    def _set_strengths(self, values: np.ndarray) -> None:
+        """Keeps the strengths chosen: each a number, or (n_neurons,) if `per_neuron`."""
+        columns = np.moveaxis(values, -1, 0) if len(self.penalties) > 1 else [values]
+        for name, column in zip(self.penalties, columns, strict=True):
+            setattr(self, f"{name}_", column if self.per_neuron else float(column))
 
     def _problem(self, recording: Recording, rows: np.ndarray) -> Problem:
         """What a fit to these rows sees; its statistics and locations are of these rows alone."""
@@ -194,7 +209,8 @@ class FilterModel(Estimator):
         """For each neuron the place of its strength in the path, (n_neurons,); writes the history."""
         place = np.argsort(order)  # of each strength given
         means = losses.mean(1)[place]
-        self.history_ = pd.DataFrame({"strength": self._strengths(), "validation_loss": means})
+        columns = self._strengths().reshape(len(means), -1).T
+        self.history_ = pd.DataFrame({**dict(zip(self.penalties, columns, strict=True)), "validation_loss": means})
         best = losses[place].argmin(0) if self.per_neuron else np.full(losses.shape[1], means.argmin())
         return place[best]
 
@@ -297,12 +313,15 @@ class FilterModel(Estimator):
         if hasattr(self, "locations_"):
             arrays |= {"positions": self.positions_, "locations": self.locations_}
         if self.per_neuron:
-            arrays["strength"] = np.asarray(self.strength_)
+            arrays |= self._chosen()
         return {name: torch.tensor(array) for name, array in arrays.items()}
 
     def description(self) -> dict[str, Any]:
         self.check_fitted()
-        return {**self.asked(), **({} if self.per_neuron else {"strength": self.strength_})}
+        return {**self.asked(), **({} if self.per_neuron else self._chosen())}
+
+    def _chosen(self) -> dict[str, Any]:
+        return {name: getattr(self, f"{name}_") for name in self.penalties}
 
     @classmethod
     def restored(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> Self:
@@ -324,6 +343,9 @@ class FilterModel(Estimator):
         linear = estimator.family().is_linear
         estimator.scale_ = np.ones(n_neurons, np.float32) if linear else arrays["scale"]
         expect_shape("scale", estimator.scale_, (n_neurons,))
-        estimator.strength_ = arrays["strength"] if estimator.per_neuron else float(description["strength"])
+        for name in cls.penalties:
+            if estimator.per_neuron:
+                expect_shape(name, arrays[name], (n_neurons,))
+            setattr(estimator, f"{name}_", arrays[name] if estimator.per_neuron else float(description[name]))
         estimator.stopped_ = "solved"
         return estimator

@@ -130,7 +130,7 @@ class GLM(FilterModel):
     def family(self) -> Family:
         return Family(self.nonlinearity, self.loss)
 
-    def solver(self, pixels: np.ndarray) -> GLMSolver:
+    def solver(self, pixels: np.ndarray, shape: tuple[int, int, int]) -> GLMSolver:
         return GLMSolver(pixels, self.family())
 
     def operations(self, n_images: int, n_pixels: int, n_windows: int, n_neurons: int) -> float:

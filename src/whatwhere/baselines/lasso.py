@@ -112,7 +112,7 @@ class Lasso(FilterModel):
     def family(self) -> Family:
         return Family()
 
-    def solver(self, pixels: np.ndarray) -> LassoSolver:
+    def solver(self, pixels: np.ndarray, shape: tuple[int, int, int]) -> LassoSolver:
         return LassoSolver(pixels, self.offset)
 
     def operations(self, n_images: int, n_pixels: int, n_windows: int, n_neurons: int) -> float:

@@ -40,6 +40,7 @@ class OLS(FilterModel):
 
     name: ClassVar[str] = "ols"
     solver_name: ClassVar[str] = "factorisation"
+    strengths: ClassVar[tuple[float, ...]] = (0.0,)
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class OLS(FilterModel):
     def family(self) -> Family:
         return Family()
 
-    def solver(self, pixels: np.ndarray) -> LeastSquaresSolver:
+    def solver(self, pixels: np.ndarray, shape: tuple[int, int, int]) -> LeastSquaresSolver:
         return LeastSquaresSolver(pixels, self.offset)
 
     def operations(self, n_images: int, n_pixels: int, n_windows: int, n_neurons: int) -> float:

@@ -53,6 +53,23 @@ def check_strengths(strengths: Any) -> list[float]:
     return found
 
 
+def _check_penalty(name: str) -> Callable[[Any], list[float]]:
+    def check(strengths: Any) -> list[float]:
+        """One strength or several, as a list; raises `OptionError` unless all are 0 or more."""
+        try:
+            found = [float(strength) for strength in np.atleast_1d(np.asarray(strengths))]
+        except (TypeError, ValueError):
+            raise OptionError(f"{name} must be numbers of 0 or more, got {strengths!r}.") from None
+        if not found:
+            raise OptionError(f"{name} is empty: give at least one strength, [0] for none of this penalty.")
+        for strength in found:
+            if not 0 <= strength < float("inf"):
+                raise OptionError(f"{name} must be 0 or more, got {strength}.")
+        return found
+
+    return check
+
+
 def check_fraction(fraction: Any) -> float:
     """The validation fraction; raises `OptionError` unless it lies between 0 and 1."""
     if not (isinstance(fraction, Real) and 0 < float(fraction) < 1):
@@ -102,6 +119,8 @@ def _yes_or_no(name: str) -> Callable[[Any], bool]:
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "strengths": check_strengths,
+    "smoothness": _check_penalty("smoothness"),
+    "sparsity": _check_penalty("sparsity"),
     "crop": check_crop,
     "locations": lambda value: check_choice("locations", value, LOCATIONS),
     "sta_smoothing": check_smoothing,

@@ -116,7 +116,7 @@ class Ridge(FilterModel):
     def family(self) -> Family:
         return Family()
 
-    def solver(self, pixels: np.ndarray) -> RidgeSolver:
+    def solver(self, pixels: np.ndarray, shape: tuple[int, int, int]) -> RidgeSolver:
         return RidgeSolver(pixels, self.offset)
 
     def operations(self, n_images: int, n_pixels: int, n_windows: int, n_neurons: int) -> float:

@@ -31,11 +31,25 @@ class Solver(Protocol):
     """Fits any neurons that see the same pixels; made once for each distinct window."""
 
     def path(self, responses: np.ndarray, strengths: np.ndarray) -> Iterator[Solution]:
-        """The solution for each strength, in their order, from strong to weak; responses: (n_images, n_neurons)."""
+        """The solution for each strength, in their order, from strong to weak; responses: (n_images, n_neurons).
+
+        strengths: (n_strengths,), or (n_strengths, n_penalties) of several penalties.
+        """
 
 
-MakeSolver: TypeAlias = Callable[[np.ndarray], Solver]
-"""From pixels (n_images, n_pixels), float64, centred if there is an offset."""
+MakeSolver: TypeAlias = Callable[[np.ndarray, tuple[int, int, int]], Solver]
+"""From pixels (n_images, n_pixels), float64, centred if there is an offset, and (n_channels, height, width) of them."""
+
+
+def from_strong_to_weak(strengths: np.ndarray) -> np.ndarray:
+    """The order that solvers take strengths in, positions (n_strengths,): of several penalties the last varies fastest.
+
+    >>> from_strong_to_weak(np.array([1.0, 3.0, 2.0])).tolist()
+    [1, 2, 0]
+    >>> from_strong_to_weak(np.array([[1.0, 5.0], [3.0, 4.0], [1.0, 6.0]])).tolist()
+    [1, 2, 0]
+    """
+    return np.lexsort(strengths.reshape(len(strengths), -1).T[::-1])[::-1]
 
 
 def means(values: np.ndarray, offset: bool) -> np.ndarray:
@@ -82,7 +96,7 @@ def solve(problem: Problem, make_solver: MakeSolver, strengths: np.ndarray) -> I
         pixels = problem.crops.cut(problem.images, window)
         centre = means(pixels, problem.offset)
         pixels -= centre
-        solver = make_solver(pixels)
+        solver = make_solver(pixels, (problem.images.shape[1], *problem.crops.size))
         most = most_together(len(pixels), pixels.shape[1], len(strengths))
         for neurons in np.array_split(members, -(-len(members) // most)):
             yield Batch(window, neurons, centre, solver.path(problem.responses[:, neurons], strengths))
