@@ -135,6 +135,12 @@ def test_data_info_and_convert(run: Callable[..., Outcome], folder: Path) -> Non
     assert code == 0
     assert "session.h5: hdf5" in out
     assert "n_neurons: 4" in out
+    code, out, _ = run("data", "convert", "session.h5", "tree", "--to", "filetree")
+    assert (code, out) == (0, "80 images, 4 neurons: tree\n")
+    assert ww.load(folder / "tree").fingerprint() == ww.load(folder / "session.npz").fingerprint()
+    code, out, _ = run("data", "info", "tree")
+    assert "tree: filetree" in out
+    assert "data/images  1" in out
     (folder / "broken.npz").write_bytes(b"PK")
     code, out, _ = run("data", "info", "session.h5", "broken.npz")
     assert code == 3
@@ -197,6 +203,18 @@ MISTAKES = {
     "missing images": (["predict", "nowhere", "a.npy", "--out", "b.npy"], 3, "nowhere does not exist"),
     "unknown format": (["data", "info", "session.npz", "--format", "npy"], 2, "Did you mean 'npz'?"),
     "unknown suffix": (["data", "convert", "session.npz", "session.txt"], 3, "expected one of"),
+    "unknown target format": (
+        ["data", "convert", "nowhere.h5", "tree2", "--to", "filtree"],
+        2,
+        "Did you mean 'filetree'?",
+    ),
+    "a folder not named": (["data", "convert", "nowhere.h5", "tree2"], 3, "for a folder the format 'filetree'"),
+    "options of a reader": (["data", "info", "session.npz", "--set", "delay=1"], 2, "npz is read without options"),
+    "compressed tree": (
+        ["data", "convert", "nowhere.h5", "tree2", "--to", "filetree", "--compress"],
+        2,
+        "cannot be compressed",
+    ),
     "unknown data set": (["data", "fetch", "antolik2015"], 2, "Did you mean 'antolik2016'?"),
     "a file as folder": (["fit", "session.npz", "--out", "list.yaml"], 4, "list.yaml is a file: choose a folder"),
 }
