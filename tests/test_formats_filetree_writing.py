@@ -67,6 +67,14 @@ def test_a_tree_that_is_saved_is_what_is_loaded(tmp_path, made):
     assert formats.load(formats.save(loaded, tmp_path / "again.h5")).fingerprint() == made.fingerprint()
 
 
+def test_images_and_test_images_keep_each_their_dtype(tmp_path):
+    test = HeldOut(np.linspace(0, 1, 16).reshape(2, 2, 4), np.ones((2, 1)), [0, 1])
+    made = Recording(np.zeros((3, 2, 4), np.uint8), np.arange(3.0), test=test)
+    loaded = formats.load(formats.save(made, tmp_path / "tree", "filetree"))
+    assert (loaded.images.dtype, loaded.test.images.dtype) == (np.uint8, np.float64)
+    assert loaded.fingerprint() == made.fingerprint()
+
+
 def test_what_a_loader_of_the_field_finds(tmp_path):
     made = recording()
     path = formats.save(made, tmp_path / "tree", "filetree")

@@ -8,7 +8,7 @@ from whatwhere.config import make_options
 from whatwhere.errors import FormatError, InputError, OptionError, WhatwhereError
 from whatwhere.files import replacing, replacing_folder
 from whatwhere.formats import antolik, filetree, hdf5, npz
-from whatwhere.formats.reader import Format, Inspection, Item
+from whatwhere.formats.reader import Format, Inspection, Item, Write
 from whatwhere.recording import Recording
 
 __all__ = ["FORMATS", "Format", "Inspection", "Item", "check_target", "inspect", "load", "save"]
@@ -76,10 +76,10 @@ def save(
     """
     path = Path(path).expanduser()
     check_target(path, format, overwrite=overwrite, compress=compress, **options)
-    target = _target(path, format)
+    target, write = _target(path, format)
     asked = _options(target.name, "written", target.write_options, options)
     with (replacing if target.replaces is None else replacing_folder)(path) as temporary:
-        target.write(recording, temporary, compress=compress, **asked)
+        write(recording, temporary, compress=compress, **asked)
     return path
 
 
@@ -88,7 +88,7 @@ def check_target(
 ) -> None:
     """Raises what `save` would raise because of its arguments, before a recording is there to be saved."""
     path = Path(path).expanduser()
-    target = _target(path, format)
+    target, _ = _target(path, format)
     _options(target.name, "written", target.write_options, options)
     if compress and target.replaces is not None:
         raise OptionError(f"compress: the files of a {target.name} cannot be compressed. Leave it out, or write .h5.")
@@ -105,9 +105,11 @@ def check_target(
         raise FormatError(f"the folder {path.parent} does not exist: make it first.")
 
 
-def _target(path: Path, format: str | None) -> Format:
-    """The format to write, by its name or by the path's suffix."""
-    by_suffix = {suffix: reader for reader in FORMATS.values() for suffix in reader.suffixes if reader.write}
+def _target(path: Path, format: str | None) -> tuple[Format, Write]:
+    """The format to write, by its name or by the path's suffix, and its writer."""
+    by_suffix = {
+        suffix: (reader, reader.write) for reader in FORMATS.values() for suffix in reader.suffixes if reader.write
+    }
     found = by_suffix.get(path.suffix.lower())
     if format is None:
         if found is None:
@@ -117,14 +119,14 @@ def _target(path: Path, format: str | None) -> Format:
             )
         return found
     named = FORMATS[check_choice("format", format, FORMATS)]
-    if found is not None and found is not named:
+    if found is not None and found[0] is not named:
         raise FormatError(
-            f"{path} ends in {path.suffix!r}, as {found.name} does, but {format} was asked for: rename it."
+            f"{path} ends in {path.suffix!r}, as {found[0].name} does, but {format} was asked for: rename it."
         )
     if named.write is None:
         writers = ", ".join(reader.name for reader in FORMATS.values() if reader.write is not None)
         raise FormatError(f"{format} can only be read: expected one of {writers}.")
-    return named
+    return named, named.write
 
 
 def _options(name: str, done: str, kind: type[Any] | None, options: dict[str, Any]) -> dict[str, Any]:

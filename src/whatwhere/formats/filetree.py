@@ -57,20 +57,21 @@ def read(path: Path, *, nonfinite: str = "error") -> Recording:
         trials, tiers = trials[used], tiers[used]
     if not np.isin(tiers, TIERS[:2]).any():
         raise FormatError(f"{path} holds no trial of the tiers 'train' and 'validation': expected some to fit to.")
-    images = _stack(path / "data" / "images", trials)
+    fitted = tiers != "test"
+    images = _stack(path / "data" / "images", trials[fitted])
+    shown = _stack(path / "data" / "images", trials[~fitted], like=trials[fitted][0]) if not fitted.all() else None
     responses = _stack(path / "data" / "responses", trials, np.float32)
     if responses.ndim != 2:
         raise FormatError(f"{path / 'data/responses'}: shape {responses.shape[1:]} a trial, expected (n_neurons,).")
     ids = _image_ids(path, trials, notes)
-    fitted = tiers != "test"
     validation = tiers[fitted] == "validation"
-    test = _test(images[~fitted], responses[~fitted], None if ids is None else ids[~fitted], nonfinite, notes)
+    test = _test(shown, responses[~fitted], None if ids is None else ids[~fitted], nonfinite, notes)
     fitted_ids = ids[fitted] if ids is not None and described.get("image_ids", True) else None
     two_sided = validation.any() and not validation.all()
     if not two_sided:
         notes.append("no predeclared validation split: all trials for fitting are of one tier")
     return Recording(
-        frozen(images[fitted]),
+        frozen(images),
         frozen(responses[fitted]),
         test=_with_rates(test, path / OURS / RATES, notes),
         neurons=_ordered(_neurons(path / "meta" / "neurons", responses.shape[1], notes), described),
@@ -148,15 +149,16 @@ def _trials(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     return trials, tiers[trials], notes
 
 
-def _stack(folder: Path, trials: np.ndarray, dtype: Any = None) -> np.ndarray:
-    """The arrays of all trials, (n_trials, ...); raises `FormatError` naming one of another shape."""
-    first = read_npy(folder / f"{trials[0]}.npy")
-    out = np.empty((len(trials), *first.shape), dtype or first.dtype)
+def _stack(folder: Path, trials: np.ndarray, dtype: Any = None, like: int | None = None) -> np.ndarray:
+    """The arrays of all trials, (n_trials, ...); raises `FormatError` naming one of another shape than trial `like`."""
+    like = trials[0] if like is None else like
+    first = read_npy(folder / f"{like}.npy")
+    out = np.empty((len(trials), *first.shape), dtype or read_npy(folder / f"{trials[0]}.npy").dtype)
     for row, trial in enumerate(trials):
         array = read_npy(folder / f"{trial}.npy")
         if array.shape != first.shape:
             raise FormatError(
-                f"{folder / f'{trial}.npy'} has shape {array.shape}, but {trials[0]}.npy {first.shape}: expected the"
+                f"{folder / f'{trial}.npy'} has shape {array.shape}, but {like}.npy {first.shape}: expected the"
                 " same in every trial."
             )
         if dtype is None and array.dtype != out.dtype:
@@ -193,10 +195,10 @@ def _image_ids(path: Path, trials: np.ndarray, notes: list[str]) -> np.ndarray |
 
 
 def _test(
-    images: np.ndarray, responses: np.ndarray, ids: np.ndarray | None, nonfinite: str, notes: list[str]
+    images: np.ndarray | None, responses: np.ndarray, ids: np.ndarray | None, nonfinite: str, notes: list[str]
 ) -> HeldOut | None:
     """The test trials, grouped by their images' identifiers, or by pixels where these disagree."""
-    if not len(images):
+    if images is None:
         notes.append("no test set: there is no trial of the tier 'test'")
         return None
     if ids is not None:
