@@ -147,6 +147,22 @@ def test_data_info_and_convert(run: Callable[..., Outcome], folder: Path) -> Non
     assert "cannot be loaded: broken.npz is not a whole .npz file" in out
 
 
+def test_predict_writes_what_the_suffix_says(run: Callable[..., Outcome], folder: Path) -> None:
+    arguments = ["--model", "ridge", "--set", "ridge.strengths=[1.0]"]
+    assert run("fit", "session.npz", "--out", "predicted", *arguments)[0] == 0
+    code, out, err = run("predict", "predicted", "session.npz", "--of", "test", "--out", "predictions.csv")
+    assert (code, out) == (0, "9 images, 4 neurons: predictions.csv\n"), err
+    lines = (folder / "predictions.csv").read_text().splitlines()
+    assert (len(lines), lines[0]) == (10, "0,1,2,3")
+    found = np.array([line.split(",") for line in lines[1:]], dtype=float)
+    test = recording().test
+    assert test is not None
+    np.testing.assert_allclose(found, ww.load_model(folder / "predicted").predict(test.images), rtol=1e-5)
+    code, _, err = run("predict", "predicted", "session.npz", "--out", "predictions.mat")
+    assert code == 3
+    assert "predictions are written to one of .npy, .npz, .h5, .hdf5, .csv" in err
+
+
 MISTAKES = {
     "unknown verb": (["fitt", "session.npz"], 2, "No such command 'fitt'"),
     "unknown flag": (["fit", "session.npz", "--out", "x", "--neuron", "3"], 2, "No such option: --neuron"),
