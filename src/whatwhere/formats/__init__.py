@@ -7,14 +7,14 @@ from whatwhere.checks import check_choice
 from whatwhere.config import make_options
 from whatwhere.errors import FormatError, InputError, OptionError, WhatwhereError
 from whatwhere.files import replacing, replacing_folder
-from whatwhere.formats import antolik, filetree, hdf5, npz
+from whatwhere.formats import antolik, filetree, hdf5, npz, nwb
 from whatwhere.formats.reader import Format, Inspection, Item, Write
 from whatwhere.recording import Recording
 
 __all__ = ["FORMATS", "Format", "Inspection", "Item", "check_target", "inspect", "load", "save"]
 
-FORMATS: dict[str, Format] = {
-    reader.name: reader for reader in (hdf5.FORMAT, npz.FORMAT, antolik.FORMAT, filetree.FORMAT)
+FORMATS: dict[str, Format] = {  # in the order in which they are asked: an NWB file is an HDF5 file, too
+    reader.name: reader for reader in (nwb.FORMAT, hdf5.FORMAT, npz.FORMAT, antolik.FORMAT, filetree.FORMAT)
 }
 
 

@@ -24,6 +24,7 @@ import pandas as pd
 
 from whatwhere.errors import FormatError, OptionError
 from whatwhere.formats.columns import encode_neurons
+from whatwhere.formats.trials import image_ids, tiers
 from whatwhere.recording import Recording, Standardisation
 from whatwhere.rows import by_columns, row_chunks
 
@@ -52,8 +53,8 @@ def write(recording: Recording, path: Path, *, compress: bool = False) -> None:
     for name, values in columns.items():
         _save(path / "meta" / "neurons" / f"{name}.npy", values)
     trials, test = path / "meta" / "trials", recording.test
-    _save(trials / "tiers.npy", _tiers(recording))
-    _save(trials / "frame_image_id.npy", _image_ids(recording))
+    _save(trials / "tiers.npy", tiers(recording))
+    _save(trials / "frame_image_id.npy", image_ids(recording))
     _write_rows(path / "data" / "images", recording.images)
     _write_rows(path / "data" / "responses", recording.responses)
     if test is not None:
@@ -85,33 +86,6 @@ def _neuron_columns(neurons: pd.DataFrame) -> tuple[dict[str, np.ndarray], list[
     if all(axis in columns and columns[axis].dtype.kind in "iuf" for axis in AXES):
         columns[COORDINATES] = np.stack([columns.pop(axis) for axis in AXES], axis=1)
     return {IDENTIFIERS: identifiers, **columns}, order
-
-
-def _tiers(recording: Recording) -> np.ndarray:
-    """Each trial's tier, (n_trials,)."""
-    chosen = np.zeros(recording.n_images, bool) if recording.validation is None else recording.validation
-    n_test = 0 if recording.test is None else recording.test.n_trials
-    return np.concatenate([np.where(chosen, "validation", "train"), np.full(n_test, "test")]).astype("U10")
-
-
-def _image_ids(recording: Recording) -> np.ndarray:
-    """Each trial's image, (n_trials,); those of test images are no other's, and ascend with them."""
-    ids = np.arange(recording.n_images) if recording.image_ids is None else recording.image_ids
-    if recording.test is None:
-        return ids
-    n_test = recording.test.n_images
-    if ids.dtype.kind == "U":
-        stem = "test"
-        while any(name.startswith(stem) for name in ids):
-            stem += "_"
-        own = np.array([f"{stem}{number:0{len(str(n_test))}}" for number in range(n_test)])
-    elif recording.image_ids is None:
-        own = recording.n_images + np.arange(n_test)
-    else:
-        own = np.setdiff1d(np.arange(len(ids) + n_test), ids)[:n_test]
-        small = own.max() <= np.iinfo(ids.dtype).max
-        own = own.astype(ids.dtype if small else np.result_type(ids.dtype, np.min_scalar_type(own.max())))
-    return np.concatenate([ids, own[recording.test.image_index]])
 
 
 def _save(file: Path, values: Any) -> None:
