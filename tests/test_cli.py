@@ -141,6 +141,14 @@ def test_data_info_and_convert(run: Callable[..., Outcome], folder: Path) -> Non
     code, out, _ = run("data", "info", "tree")
     assert "tree: filetree" in out
     assert "data/images  1" in out
+    assert run("data", "convert", "session.h5", "session.nwb", "--set-target", "seconds=0.5")[0] == 0
+    code, out, _ = run("data", "info", "session.nwb", "--set", "held_out=none")
+    assert code == 0
+    assert "presentations  107 intervals: start_time, stop_time, image_index, tier" in out
+    assert "n_images: 107" in out
+    code, out, _ = run("data", "convert", "session.nwb", "again.h5", "--set", "responses=responses")
+    assert (code, out.splitlines()[-1]) == (0, "80 images, 4 neurons: again.h5")
+    np.testing.assert_array_equal(ww.load(folder / "again.h5").responses, recording().responses)
     (folder / "broken.npz").write_bytes(b"PK")
     code, out, _ = run("data", "info", "session.h5", "broken.npz")
     assert code == 3
@@ -226,6 +234,11 @@ MISTAKES = {
     ),
     "a folder not named": (["data", "convert", "nowhere.h5", "tree2"], 3, "for a folder the format 'filetree'"),
     "options of a reader": (["data", "info", "session.npz", "--set", "delay=1"], 2, "npz is read without options"),
+    "options of a writer": (
+        ["data", "convert", "nowhere.h5", "x.nwb", "--set-target", "second=1"],
+        2,
+        "Did you mean 'seconds'?",
+    ),
     "compressed tree": (
         ["data", "convert", "nowhere.h5", "tree2", "--to", "filetree", "--compress"],
         2,

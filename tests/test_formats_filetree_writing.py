@@ -160,7 +160,7 @@ def test_the_format_of_a_destination(tmp_path):
         formats.save(made, tmp_path / "tree", "file-tree")
     with pytest.raises(FormatError, match=r"ends in '\.h5', as hdf5 does, but filetree was asked for"):
         formats.save(made, tmp_path / "tree.h5", "filetree")
-    with pytest.raises(FormatError, match="antolik can only be read: expected one of hdf5, npz, filetree"):
+    with pytest.raises(FormatError, match="antolik can only be read: expected one of nwb, hdf5, npz, filetree"):
         formats.save(made, tmp_path / "tree", "antolik")
     with pytest.raises(OptionError, match="cannot be compressed"):
         formats.save(made, tmp_path / "tree", "filetree", compress=True)

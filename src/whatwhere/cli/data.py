@@ -1,5 +1,6 @@
 """`whatwhere data`: what a file holds, one format into another, published recordings."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,17 @@ Set = Annotated[
 Path_ = Annotated[Path, typer.Argument(help="A recording: file or folder.")]
 
 
-@data.command()
+def _options_help() -> str:
+    """Every option of a reader or writer with its default and meaning."""
+    lines = []
+    for name, known in formats.FORMATS.items():
+        for flag, kind in (("--set", known.read_options), ("--set-target", known.write_options)):
+            options = fields(kind) if kind is not None else ()
+            lines += [f"  {flag} {o.name}={o.default}  of {name}: {o.metadata['doc']}" for o in options]
+    return "\n\n".join(["Options, for example --set delay=0.1:", *lines])
+
+
+@data.command(epilog=_options_help())
 def info(
     paths: Annotated[list[Path], typer.Argument(help="Recordings: files or folders.")],
     format: Format = None,
@@ -44,7 +55,7 @@ def info(
         raise typer.Exit(3)
 
 
-@data.command()
+@data.command(epilog=_options_help())
 def convert(
     source: Path_,
     target: Annotated[Path, typer.Argument(help="File to write, .h5, .npz or .nwb, or with --to filetree a folder.")],

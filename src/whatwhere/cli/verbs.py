@@ -34,7 +34,7 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 
 RecordingPath = Annotated[
-    Path, typer.Argument(help="HDF5 or npz file, Antolik region's folder, or file tree of one .npy per trial.")
+    Path, typer.Argument(help="HDF5, npz or NWB file, Antolik region's folder, or file tree of one .npy per trial.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the run; made if missing.")]
 Preset = Annotated[str | None, typer.Option(help="Default options: recording or simulation.")]

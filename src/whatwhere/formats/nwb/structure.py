@@ -60,7 +60,7 @@ def tables(nwb: Any) -> dict[str, Any]:
     from pynwb.epoch import TimeIntervals
 
     found = [thing for thing in nwb.objects.values() if isinstance(thing, TimeIntervals)]
-    return {place(table): table for table in found if table.name != "invalid_times"}
+    return {place(table): table for table in sorted(found, key=place) if table.name != "invalid_times"}
 
 
 def templates(nwb: Any) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def response_sources(nwb: Any) -> dict[str, Any]:
     from pynwb.ophys import RoiResponseSeries
 
     found = [thing for thing in nwb.objects.values() if isinstance(thing, RoiResponseSeries)]
-    sources = {place(series): series for series in found}
+    sources = {place(series): series for series in sorted(found, key=place)}
     if nwb.units is not None and "spike_times" in nwb.units.colnames:
         sources["units"] = nwb.units
     return sources
