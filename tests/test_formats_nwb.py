@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+import tracemalloc
 from datetime import UTC, datetime
 
 import h5py
@@ -458,6 +459,21 @@ def test_what_pynwb_finds_in_a_file_that_was_saved(tmp_path, monkeypatch):
         np.testing.assert_allclose(series.timestamps[:3], [0.25, 0.75, 1.25])
         assert list(series.rois.table["layer"][:]) == ["Schicht ä0", "Schicht ä1"]
         assert nwb.session_start_time.isoformat() == "2024-05-31T09:30:00+00:00"
+
+
+def test_images_on_disk_are_never_held_whole(tmp_path):
+    rng = np.random.default_rng(0)
+    made = Recording(rng.integers(0, 255, (96, 3, 1024, 512), np.uint8), rng.random((96, 2)))  # 144 MiB
+    stored = formats.load(formats.save(made, tmp_path / "a.h5"))
+    kept = made.images[95].copy()
+    del made
+    tracemalloc.start()
+    path = formats.save(stored, tmp_path / "a.nwb")
+    loaded = formats.load(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 0.75 * stored.summary()["images_bytes"]
+    np.testing.assert_array_equal(loaded.images[95:96][0], kept)
 
 
 def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
