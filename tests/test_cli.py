@@ -135,10 +135,40 @@ def test_data_info_and_convert(run: Callable[..., Outcome], folder: Path) -> Non
     assert code == 0
     assert "session.h5: hdf5" in out
     assert "n_neurons: 4" in out
+    code, out, _ = run("data", "convert", "session.h5", "tree", "--to", "filetree")
+    assert (code, out) == (0, "80 images, 4 neurons: tree\n")
+    assert ww.load(folder / "tree").fingerprint() == ww.load(folder / "session.npz").fingerprint()
+    code, out, _ = run("data", "info", "tree")
+    assert "tree: filetree" in out
+    assert "data/images  1" in out
+    assert run("data", "convert", "session.h5", "session.nwb", "--set-target", "seconds=0.5")[0] == 0
+    code, out, _ = run("data", "info", "session.nwb", "--set", "held_out=none")
+    assert code == 0
+    assert "presentations  107 intervals: start_time, stop_time, image_index, tier" in out
+    assert "n_images: 107" in out
+    code, out, _ = run("data", "convert", "session.nwb", "again.h5", "--set", "responses=responses")
+    assert (code, out.splitlines()[-1]) == (0, "80 images, 4 neurons: again.h5")
+    np.testing.assert_array_equal(ww.load(folder / "again.h5").responses, recording().responses)
     (folder / "broken.npz").write_bytes(b"PK")
     code, out, _ = run("data", "info", "session.h5", "broken.npz")
     assert code == 3
     assert "cannot be loaded: broken.npz is not a whole .npz file" in out
+
+
+def test_predict_writes_what_the_suffix_says(run: Callable[..., Outcome], folder: Path) -> None:
+    arguments = ["--model", "ridge", "--set", "ridge.strengths=[1.0]"]
+    assert run("fit", "session.npz", "--out", "predicted", *arguments)[0] == 0
+    code, out, err = run("predict", "predicted", "session.npz", "--of", "test", "--out", "predictions.csv")
+    assert (code, out) == (0, "9 images, 4 neurons: predictions.csv\n"), err
+    lines = (folder / "predictions.csv").read_text().splitlines()
+    assert (len(lines), lines[0]) == (10, "0,1,2,3")
+    found = np.array([line.split(",") for line in lines[1:]], dtype=float)
+    test = recording().test
+    assert test is not None
+    np.testing.assert_allclose(found, ww.load_model(folder / "predicted").predict(test.images), rtol=1e-5)
+    code, _, err = run("predict", "predicted", "session.npz", "--out", "predictions.mat")
+    assert code == 3
+    assert "predictions are written to one of .npy, .npz, .h5, .hdf5, .csv" in err
 
 
 MISTAKES = {
@@ -197,6 +227,23 @@ MISTAKES = {
     "missing images": (["predict", "nowhere", "a.npy", "--out", "b.npy"], 3, "nowhere does not exist"),
     "unknown format": (["data", "info", "session.npz", "--format", "npy"], 2, "Did you mean 'npz'?"),
     "unknown suffix": (["data", "convert", "session.npz", "session.txt"], 3, "expected one of"),
+    "unknown target format": (
+        ["data", "convert", "nowhere.h5", "tree2", "--to", "filtree"],
+        2,
+        "Did you mean 'filetree'?",
+    ),
+    "a folder not named": (["data", "convert", "nowhere.h5", "tree2"], 3, "for a folder the format 'filetree'"),
+    "options of a reader": (["data", "info", "session.npz", "--set", "delay=1"], 2, "npz is read without options"),
+    "options of a writer": (
+        ["data", "convert", "nowhere.h5", "x.nwb", "--set-target", "second=1"],
+        2,
+        "Did you mean 'seconds'?",
+    ),
+    "compressed tree": (
+        ["data", "convert", "nowhere.h5", "tree2", "--to", "filetree", "--compress"],
+        2,
+        "cannot be compressed",
+    ),
     "unknown data set": (["data", "fetch", "antolik2015"], 2, "Did you mean 'antolik2016'?"),
     "a file as folder": (["fit", "session.npz", "--out", "list.yaml"], 4, "list.yaml is a file: choose a folder"),
 }

@@ -78,7 +78,7 @@ def test_saving_never_overwrites_unasked_and_leaves_nothing_half_written(tmp_pat
         formats.save(full(), path, overwrite=True)
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
     assert formats.load(path).fingerprint() == plain().fingerprint()
-    with pytest.raises(FormatError, match=r"expected one of \.h5, \.hdf5, \.npz"):
+    with pytest.raises(FormatError, match=r"expected one of \.nwb, \.h5, \.hdf5, \.npz"):
         formats.save(full(), tmp_path / "a.mat")
     with pytest.raises(FormatError, match="does not exist: make it first"):
         formats.save(full(), tmp_path / "b" / "a.h5")

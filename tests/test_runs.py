@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -202,6 +203,85 @@ def test_predictions_are_written_for_a_file_of_images(compared: tuple[runs.Compa
         runs.predict_file(model, tmp_path / "images.npy", tmp_path / "none" / "x.npy")
     with pytest.raises(FormatError, match=r"nothing\.npy does not exist"):
         runs.predict_file(model, tmp_path / "nothing.npy", tmp_path / "x.npy")
+
+
+def read_predictions(path: Path) -> tuple[np.ndarray, list[str] | None]:
+    """The responses and identifiers in a file of predictions, by other libraries' readers."""
+    if path.suffix == ".npy":
+        return np.load(path), None
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            assert file.files == ["responses", "identifiers"]
+            return file["responses"], list(file["identifiers"])
+    if path.suffix == ".csv":
+        table = pd.read_csv(path)
+        return table.to_numpy(), list(table.columns)
+    with h5py.File(path) as file:
+        return file["responses"][:], list(file["identifiers"].asstr()[:])
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".h5", ".csv"])
+@pytest.mark.parametrize("name", ["factorized", "ridge"])
+def test_predictions_come_in_chunks_with_their_neurons(
+    compared: tuple[runs.Comparison, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    name: str,
+) -> None:
+    model, data = compared[0].runs[name].model, recording()
+    images = data.images[:23]
+    np.save(tmp_path / "images.npy", images)
+    monkeypatch.setattr(runs, "CHUNK_BYTES", 5 * images[0].size * 4)  # five images
+    asked: list[int] = []
+    predict = type(model).predict
+    monkeypatch.setattr(type(model), "predict", lambda self, some: asked.append(len(some)) or predict(self, some))
+    out = tmp_path / f"predictions{suffix}"
+    assert runs.predict_file(model, tmp_path / "images.npy", out) == (23, 4)
+    assert asked == [5, 5, 5, 5, 3]
+    found, identifiers = read_predictions(out)
+    np.testing.assert_allclose(found, predict(model, images), rtol=1e-5, atol=1e-6)
+    assert identifiers == (None if suffix == ".npy" else ["n7", "n3", "n5", "n1"])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["images.npy", out.name]
+
+
+def test_predictions_of_a_recordings_images(compared: tuple[runs.Comparison, Path], tmp_path: Path) -> None:
+    model, data = compared[0].runs["ridge"].model, recording()
+    path = ww.save(data, tmp_path / "session.h5")
+    assert data.test is not None
+    for of, images in (("test", data.test.images), ("training", data.images)):
+        assert runs.predict_file(model, path, tmp_path / f"{of}.npy", of=of) == (len(images), 4)
+        np.testing.assert_allclose(np.load(tmp_path / f"{of}.npy"), model.predict(images), rtol=1e-5, atol=1e-6)
+    out = tmp_path / "out.npy"
+    with pytest.raises(OptionError, match=r"unknown of 'tests': .*'test', 'training'.* Did you mean 'test'"):
+        runs.predict_file(model, path, out, of="tests")
+    with pytest.raises(FormatError, match=r"session\.h5 is no \.npy of images\. .*--of test or training"):
+        runs.predict_file(model, path, out)
+    with pytest.raises(OptionError, match="format 'hdf5' is that of a recording"):
+        runs.predict_file(model, tmp_path / "test.npy", out, format="hdf5")
+    ww.save(ww.Recording(data.images, data.responses), tmp_path / "untested.npz")
+    with pytest.raises(InputError, match=r"untested\.npz has no test set: predict its training images"):
+        runs.predict_file(model, tmp_path / "untested.npz", out, of="test")
+    with pytest.raises(FormatError, match=r"out\.mat ends in '\.mat': .* one of \.npy, \.npz, \.h5, \.hdf5, \.csv"):
+        runs.predict_file(model, tmp_path / "nothing.npy", tmp_path / "out.mat")
+
+
+def test_images_that_cannot_be_predicted_are_named(
+    compared: tuple[runs.Comparison, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, images = compared[0].runs["ridge"].model, np.array(recording().images[:9], dtype=np.float32)
+    monkeypatch.setattr(runs, "CHUNK_BYTES", 1)
+    images[7] = np.nan
+    np.save(tmp_path / "nan.npy", images)
+    with pytest.raises(InputError, match=r"not finite in 1 of the rows read: row 7"):
+        runs.predict_file(model, tmp_path / "nan.npy", tmp_path / "out.csv")
+    np.save(tmp_path / "wide.npy", images[..., :-1])
+    with pytest.raises(InputError, match="shape"):
+        runs.predict_file(model, tmp_path / "wide.npy", tmp_path / "out.csv")
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "nan.npy").read_bytes()[:-4])
+    with pytest.raises(FormatError, match=r"cut\.npy is not a whole \.npy array"):
+        runs.predict_file(model, tmp_path / "cut.npy", tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
 
 
 class StoppedError(Exception):

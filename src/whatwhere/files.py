@@ -1,6 +1,7 @@
 """Writing files whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,3 +29,30 @@ def replacing(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, made here, that takes its place at the end, or vanishes where something fails.
+
+    A folder that stands at `path` is moved aside just before, put back where that fails, and then removed. Raises
+    `WriteError` where the disk is full or the place cannot be written.
+    """
+    temporary, aside = (path.with_name(f".{path.name}.{os.getpid()}.{what}") for what in ("tmp", "old"))
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            os.replace(path, aside)
+        os.replace(temporary, path)
+    except OSError as error:
+        if aside.exists() and not path.exists():
+            os.replace(aside, path)
+        raise WriteError(
+            f"{path} could not be written ({error.strerror or error}). What stood there before is unharmed. Make room"
+            " or choose another place, then run again."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)

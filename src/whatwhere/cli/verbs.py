@@ -35,7 +35,7 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 
 RecordingPath = Annotated[
-    Path, typer.Argument(help="HDF5 or npz file, Antolik region's folder, or file tree of one .npy per trial.")
+    Path, typer.Argument(help="HDF5, npz or NWB file, Antolik region's folder, or file tree of one .npy per trial.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the run; made if missing.")]
 Preset = Annotated[str | None, typer.Option(help="Default options: recording or simulation.")]
@@ -183,13 +183,20 @@ def evaluate(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run's folder, or its model.safetensors.")],
-    images: Annotated[Path, typer.Argument(help="A .npy of images (n_images, n_channels, height, width).")],
-    out: Annotated[Path, typer.Option("--out", help="The .npy to write: responses (n_images, n_neurons).")],
+    images: Annotated[
+        Path, typer.Argument(help="A .npy of images (n_images, n_channels, height, width); with --of, a recording.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="Responses (n_images, n_neurons): .npy; .npz, .h5 or .csv name the neurons."),
+    ],
+    of: Annotated[str | None, typer.Option(help="Of a recording: its test or its training images.")] = None,
+    format: Format = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Predict the responses of a fitted model's neurons to new images."""
-    written = runs.predict_file(load_model(run), images, out, overwrite=overwrite)
-    console.out.print(f"{written[0]:,} images, {written[1]:,} neurons: {out}")
+    written = runs.predict_file(load_model(run), images, out, of=of, format=format, overwrite=overwrite)
+    console.out.print(f"{written[0]:,} images, {written[1]:,} neurons: {out}", markup=False)
 
 
 @app.command()

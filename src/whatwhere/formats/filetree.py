@@ -11,9 +11,10 @@
 
 The tiers train and validation make the recording, with the predeclared split; the tier test its repeated test
 set. A partial copy, in which `meta` lists more trials than `data` holds, is read as far as it goes, and a
-note says so.
+note says so. What `filetree_writing` writes beside is read too, so that a recording comes back as it was saved.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,21 @@ import numpy as np
 import pandas as pd
 
 from whatwhere.errors import FormatError
+from whatwhere.formats.filetree_writing import (
+    AXES,
+    COORDINATES,
+    DESCRIPTION,
+    IDENTIFIERS,
+    OURS,
+    RATES,
+    is_ours,
+    write,
+)
 from whatwhere.formats.npy import inspect_npy, read_npy
 from whatwhere.formats.reader import Format, Item
 from whatwhere.recording import HeldOut, Recording
 from whatwhere.rows import frozen
 
-IDENTIFIERS, COORDINATES = "unit_ids", "cell_motor_coordinates"
 TIERS = ("train", "validation", "test")
 
 
@@ -38,6 +48,7 @@ def recognises(path: Path) -> bool:
 
 def read(path: Path, *, nonfinite: str = "error") -> Recording:
     """The recording in a file tree; `FormatError` names the file that is missing or of another shape."""
+    described = _description(path)
     trials, tiers, notes = _trials(path)
     used = np.isin(tiers, TIERS)
     if not used.all():
@@ -46,27 +57,61 @@ def read(path: Path, *, nonfinite: str = "error") -> Recording:
         trials, tiers = trials[used], tiers[used]
     if not np.isin(tiers, TIERS[:2]).any():
         raise FormatError(f"{path} holds no trial of the tiers 'train' and 'validation': expected some to fit to.")
-    images = _stack(path / "data" / "images", trials)
+    fitted = tiers != "test"
+    images = _stack(path / "data" / "images", trials[fitted])
+    shown = _stack(path / "data" / "images", trials[~fitted], like=trials[fitted][0]) if not fitted.all() else None
     responses = _stack(path / "data" / "responses", trials, np.float32)
     if responses.ndim != 2:
         raise FormatError(f"{path / 'data/responses'}: shape {responses.shape[1:]} a trial, expected (n_neurons,).")
     ids = _image_ids(path, trials, notes)
-    fitted = tiers != "test"
     validation = tiers[fitted] == "validation"
+    test = _test(shown, responses[~fitted], None if ids is None else ids[~fitted], nonfinite, notes)
+    fitted_ids = ids[fitted] if ids is not None and described.get("image_ids", True) else None
     two_sided = validation.any() and not validation.all()
     if not two_sided:
         notes.append("no predeclared validation split: all trials for fitting are of one tier")
     return Recording(
-        frozen(images[fitted]),
+        frozen(images),
         frozen(responses[fitted]),
-        test=_test(images[~fitted], responses[~fitted], None if ids is None else ids[~fitted], nonfinite, notes),
-        neurons=_neurons(path / "meta" / "neurons", responses.shape[1], notes),
+        test=_with_rates(test, path / OURS / RATES, notes),
+        neurons=_ordered(_neurons(path / "meta" / "neurons", responses.shape[1], notes), described),
         validation=validation if two_sided else None,
-        image_ids=None if ids is None else ids[fitted],
-        name=path.resolve().name,
+        image_ids=fitted_ids,
+        name=str(described.get("name", path.resolve().name)),
         notes=tuple(notes),
         nonfinite=nonfinite,
     )
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """What the writer says of the recording; nothing where the tree is another's."""
+    file = path / OURS / DESCRIPTION
+    if not file.exists():
+        return {}
+    try:
+        described = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{file} is not whole ({error}): copy it again, or remove it.") from None
+    if not isinstance(described, dict):
+        raise FormatError(f"{file} holds {type(described).__name__}: expected an object. Copy it again, or remove it.")
+    return described
+
+
+def _with_rates(test: HeldOut | None, file: Path, notes: list[str]) -> HeldOut | None:
+    """The test set with the noise-free truth of a simulation, where it is there for all its images."""
+    if test is None or not file.exists():
+        return test
+    rates = read_npy(file)
+    if rates.shape != (test.n_images, test.n_neurons):
+        notes.append(f"{OURS}/{file.name} was not used: shape {rates.shape} for {test.n_images:,} test images")
+        return test
+    return HeldOut(test.images, test.responses, test.image_index, frozen(rates), "keep")
+
+
+def _ordered(neurons: pd.DataFrame, described: dict[str, Any]) -> pd.DataFrame:
+    """The columns in the order in which they were saved; others after them."""
+    first = [column for column in described.get("columns", ()) if column in neurons.columns]
+    return neurons[[*first, *(column for column in neurons.columns if column not in first)]]
 
 
 def _trial_numbers(folder: Path) -> np.ndarray:
@@ -104,15 +149,16 @@ def _trials(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     return trials, tiers[trials], notes
 
 
-def _stack(folder: Path, trials: np.ndarray, dtype: Any = None) -> np.ndarray:
-    """The arrays of all trials, (n_trials, ...); raises `FormatError` naming one of another shape."""
-    first = read_npy(folder / f"{trials[0]}.npy")
-    out = np.empty((len(trials), *first.shape), dtype or first.dtype)
+def _stack(folder: Path, trials: np.ndarray, dtype: Any = None, like: int | None = None) -> np.ndarray:
+    """The arrays of all trials, (n_trials, ...); raises `FormatError` naming one of another shape than trial `like`."""
+    like = trials[0] if like is None else like
+    first = read_npy(folder / f"{like}.npy")
+    out = np.empty((len(trials), *first.shape), dtype or read_npy(folder / f"{trials[0]}.npy").dtype)
     for row, trial in enumerate(trials):
         array = read_npy(folder / f"{trial}.npy")
         if array.shape != first.shape:
             raise FormatError(
-                f"{folder / f'{trial}.npy'} has shape {array.shape}, but {trials[0]}.npy {first.shape}: expected the"
+                f"{folder / f'{trial}.npy'} has shape {array.shape}, but {like}.npy {first.shape}: expected the"
                 " same in every trial."
             )
         if dtype is None and array.dtype != out.dtype:
@@ -149,10 +195,10 @@ def _image_ids(path: Path, trials: np.ndarray, notes: list[str]) -> np.ndarray |
 
 
 def _test(
-    images: np.ndarray, responses: np.ndarray, ids: np.ndarray | None, nonfinite: str, notes: list[str]
+    images: np.ndarray | None, responses: np.ndarray, ids: np.ndarray | None, nonfinite: str, notes: list[str]
 ) -> HeldOut | None:
     """The test trials, grouped by their images' identifiers, or by pixels where these disagree."""
-    if not len(images):
+    if images is None:
         notes.append("no test set: there is no trial of the tier 'test'")
         return None
     if ids is not None:
@@ -175,7 +221,7 @@ def _neurons(folder: Path, n_neurons: int, notes: list[str]) -> pd.DataFrame:
         if values is None:
             notes.append(f"meta/neurons/{file.name} was not read: {problem}")
         elif file.stem == COORDINATES and values.shape == (n_neurons, 3):
-            columns |= dict(zip("xyz", values.T, strict=True))
+            columns |= dict(zip(AXES, values.T, strict=True))
         elif values.shape != (n_neurons,):
             notes.append(f"meta/neurons/{file.name} was not read: shape {values.shape} for {n_neurons:,} neurons")
         elif file.stem == IDENTIFIERS and len(np.unique(values)) == n_neurons:
@@ -208,4 +254,6 @@ FORMAT = Format(
     recognises,
     read,
     inspect,
+    write,
+    replaces=is_ours,
 )

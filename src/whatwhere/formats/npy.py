@@ -23,6 +23,19 @@ def read_npy(path: Path) -> np.ndarray:
         raise FormatError(why_not(path, error)) from None
 
 
+def map_npy(path: Path) -> np.ndarray:
+    """The array in a .npy file, read-only and left on disk until it is used; raises as `read_npy`."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise FormatError(f"{path} does not exist: expected a .npy file there.") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise FormatError(why_not(path, error)) from None
+    if not isinstance(array, np.ndarray):
+        raise FormatError(f"{path} is an archive of arrays: expected a .npy file of one.")
+    return array
+
+
 def why_not(path: Any, error: Exception) -> str:
     """What is the matter with a .npy file, or an array of a .npz file, that numpy refuses with `error`."""
     if "allow_pickle" in str(error):

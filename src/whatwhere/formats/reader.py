@@ -44,7 +44,11 @@ class Write(Protocol):
 
 @dataclass(frozen=True)
 class Format:
-    """One file format: its name, what it looks like (for messages), and its functions."""
+    """One file format: its name, what it looks like (for messages), and its functions.
+
+    suffixes: of the files it writes. replaces: given for a format that is a folder, says whether an existing folder may
+    give way to a new one. read_options, write_options: dataclasses, which `read` and `write` then take as `options`.
+    """
 
     name: str
     looks_like: str
@@ -53,6 +57,9 @@ class Format:
     inspect: Callable[[Path], list[Item]]
     write: Write | None = None
     suffixes: tuple[str, ...] = ()
+    replaces: Callable[[Path], bool] | None = None
+    read_options: type[Any] | None = None
+    write_options: type[Any] | None = None
 
 
 def check_names(path: Path, names: list[str], known: list[str]) -> tuple[str, ...]:
