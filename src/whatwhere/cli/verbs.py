@@ -19,6 +19,7 @@ from whatwhere.cli.simulate import simulate
 from whatwhere.config import RunOptions
 from whatwhere.errors import OptionError
 from whatwhere.estimators import Estimator
+from whatwhere.export import check_onnx, export_onnx
 from whatwhere.parallel import helps
 from whatwhere.recording import Recording
 
@@ -189,6 +190,17 @@ def predict(
     """Predict the responses of a fitted model's neurons to new images."""
     written = runs.predict_file(load_model(run), images, out, overwrite=overwrite)
     console.out.print(f"{written[0]:,} images, {written[1]:,} neurons: {out}")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or its model.safetensors.")],
+    out: Annotated[Path, typer.Option("--out", help="The .onnx to write.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a fitted model as an ONNX file, which predicts without whatwhere, in other languages too."""
+    check_onnx()  # before the model is read
+    console.show_exported(export_onnx(load_model(run), out, overwrite=overwrite))
 
 
 @app.command()
