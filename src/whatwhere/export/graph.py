@@ -1,4 +1,4 @@
-"""A calculation as a list of operators of the ONNX standard, with their constants: plain values, no library of theirs."""
+"""A calculation as a list of operators of the ONNX standard with their constants, all of it plain values."""
 
 from dataclasses import dataclass, field
 from typing import Any
