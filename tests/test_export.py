@@ -21,6 +21,7 @@ from whatwhere.readouts.support import sparse_support
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
+reference = pytest.importorskip("onnx.reference")
 
 SHORT = {"batch_size": 32, "max_steps": 6, "check_every": 3}
 CORE = {"kernel_sizes": [5, 3], "n_maps": 3, "padding": ["valid", "same"]}
@@ -53,6 +54,8 @@ def assert_predicts_the_same(model: ww.Ridge | CNN, path: Path, data: ww.Recordi
         assert found.dtype == np.float32
         assert found.shape == expected.shape == (len(images), 5)
         assert np.abs(found - expected).max() <= most
+    (found,) = reference.ReferenceEvaluator(str(path)).run(None, {"images": other[:3].astype(np.float32)})
+    assert np.abs(found - expected[:3]).max() <= most, "by the standard's own program"
     assert expected[:, :4].std(0).min() > 0, "a prediction that is the same for all images proves nothing"
 
 
@@ -166,6 +169,18 @@ def test_large_products_and_one_neuron(tmp_path: Path) -> None:
         found, expected = predicted(path, images), model.predict(images)
         assert found.shape == (60, number)
         assert np.abs(found - expected).max() < 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["factorized", "gaussian", "posterior"])
+def test_a_model_on_a_gpu_is_exported_as_in_single_precision(name: str, tmp_path: Path) -> None:
+    data = recording()
+    model = make_model(name, {"core": CORE, "training": SHORT}, device="cuda").fit(data)
+    assert isinstance(model, CNN)
+    path = exported(model, tmp_path).path
+    assert model.model_.bias.device.type == "cuda", "left as it was"
+    model.model_.cpu().eval()
+    assert_predicts_the_same(model, path, data)
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What shows a fit while it goes on: its growing `history.csv`, and files for TensorBoard. Both are observers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -174,7 +174,7 @@ def _points_before(place: Path, step: int) -> list[tuple[str, Any]]:
     return [(tag, points[number, tag]) for number, tag in sorted(points) if number < step]
 
 
-def _add(writer: Any, values: dict[str, float | None], step: int) -> None:
+def _add(writer: Any, values: Mapping[str, float | None], step: int) -> None:
     for tag, value in values.items():
         if value is not None and math.isfinite(value):  # there is no training loss before the first step
             writer.add_scalar(tag, value, step)

@@ -70,27 +70,28 @@ def _layer(graph: Graph, layer: Layer, name: str, value: str) -> str:
     rows, columns = layer.padding
     pads = [top + rows, left + columns, bottom + rows, right + columns]
     if layer.depthwise is not None:
-        value = _convolved(graph, layer.depthwise, f"{name}/depthwise", value, pads)
+        value = _convolved(graph, f"{name}/depthwise", value, layer.depthwise, pads)
         pads = [0, 0, 0, 0]
-    value = _convolved(graph, layer.convolution, f"{name}/convolution", value, pads)
-    if isinstance(layer.normalize, UnitBatchNorm):
-        value = _normalised(graph, layer.normalize, f"{name}/normalisation", value)
+    value = _convolved(graph, f"{name}/convolution", value, layer.convolution, pads, layer.normalize)
     return _nonlinear(graph, layer.nonlinearity, f"{name}/maps", value)
 
 
-def _convolved(graph: Graph, convolution: nn.Conv2d, name: str, value: str, pads: list[int]) -> str:
-    inputs = [value, graph.constant(f"{name}/kernels", _array(convolution.weight))]
-    if convolution.bias is not None:
-        inputs.append(graph.constant(f"{name}/bias", _array(convolution.bias)))
-    size = list(convolution.weight.shape[2:])
-    return graph.add(name, "Conv", *inputs, kernel_shape=size, pads=pads, group=convolution.groups)
-
-
-def _normalised(graph: Graph, module: UnitBatchNorm, name: str, value: str) -> str:
-    shift = torch.zeros_like(module.running_mean) if module.shift is None else module.shift
-    parts = {"scale": module.scale, "shift": shift, "mean": module.running_mean, "variance": module.running_var}
-    inputs = [graph.constant(f"{name}/{part}", _array(values)) for part, values in parts.items()]
-    return graph.add(name, "BatchNormalization", value, *inputs, epsilon=module.eps)
+def _convolved(
+    graph: Graph, name: str, value: str, convolution: nn.Conv2d, pads: list[int], normalize: nn.Module | None = None
+) -> str:
+    """The convolution, and the normalisation by running statistics that follows it, in one: a change of its weights."""
+    kernels, bias = convolution.weight.double(), convolution.bias
+    if isinstance(normalize, UnitBatchNorm):
+        factor = normalize.scale.double() / (normalize.running_var.double() + normalize.eps).sqrt()  # (n_maps,)
+        bias = ((0.0 if bias is None else bias) - normalize.running_mean.double()) * factor
+        kernels = kernels * factor[:, None, None, None]
+        bias = bias if normalize.shift is None else bias + normalize.shift
+    inputs = [value, graph.constant(f"{name}/kernels", _array(kernels))]
+    if bias is not None:
+        inputs.append(graph.constant(f"{name}/bias", _array(bias)))
+    return graph.add(
+        name, "Conv", *inputs, kernel_shape=[*convolution.kernel_size], pads=pads, group=convolution.groups
+    )
 
 
 OPERATORS = {"relu": "Relu", "softplus": "Softplus", "elu": "Elu", "exponential": "Exp"}
