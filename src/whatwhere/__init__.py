@@ -13,6 +13,7 @@ from whatwhere.config import (
     TrainingOptions,
 )
 from whatwhere.estimators import FactorizedCNN, FixedMaskCNN, FullyConnectedCNN, GaussianCNN, PosteriorCNN
+from whatwhere.export import export_onnx
 from whatwhere.formats import load, save
 from whatwhere.heldout import HeldOut, Truth
 from whatwhere.recording import Recording
@@ -40,6 +41,7 @@ __all__ = [
     "TrainingOptions",
     "Truth",
     "__version__",
+    "export_onnx",
     "load",
     "load_model",
     "make_model",

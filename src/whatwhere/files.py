@@ -1,9 +1,10 @@
 """Writing files whole or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from whatwhere.errors import WriteError
@@ -56,3 +57,23 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Adds a text, UTF-8, to the end of a file, whole or not at all; raises `WriteError` where the disk is full."""
+    content = text.encode()
+    try:
+        with open(path, "ab", buffering=0) as file:
+            before = os.fstat(file.fileno()).st_size
+            try:
+                if file.write(content) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(before)
+                raise
+    except OSError as error:
+        raise WriteError(
+            f"{path} could not be written ({error.strerror or error}). What stood there before is unharmed. Make room"
+            " or choose another place, then run again (a fit with --resume)."
+        ) from error

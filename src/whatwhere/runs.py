@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ from whatwhere.recording import Recording
 from whatwhere.recording_parts import check_image_rows
 from whatwhere.rows import CHUNK_BYTES
 from whatwhere.storage import CONFIG_FILE, HISTORY_FILE, MODEL_FILE, write_text
+from whatwhere.tracking import (
+    TENSORBOARD,
+    HistoryFile,
+    TensorBoard,
+    candidate_names,
+    check_tensorboard,
+    remove_events,
+    together,
+)
 
 METRICS_FILE, NEURONS_FILE, CANDIDATES_FILE = "metrics.json", "scores.csv", "candidates.csv"
 DIFFERENCES_FILE = "differences.csv"
@@ -81,6 +91,7 @@ def _clear(folder: Path) -> None:
     for name in _OURS:
         (folder / name).unlink(missing_ok=True)
     _remove_checkpoints(folder)
+    remove_events(folder / TENSORBOARD)
     for model in _models_in(folder):
         _clear(model)
 
@@ -105,16 +116,20 @@ def fit_run(
     overwrite: bool = False,
     resume: bool = False,
     observer: Observer | None = None,
+    tensorboard: bool = False,
 ) -> Run:
     """Fits `model`, scores it on the held-out part, and writes the run; a run that had ended is only read again.
 
     What the folder holds is touched only after model and recording were found to fit each other. On Ctrl-C the best
-    model so far is kept and written, and the checkpoints stay, so that the run can be resumed. Of processes that share
-    the fit the first alone writes and scores.
+    model so far is kept and written, and the checkpoints stay, so that the run can be resumed. `history.csv` grows
+    while the fit goes on. tensorboard: whether files for TensorBoard are written into `folder/tensorboard`, too. Of
+    processes that share the fit the first alone writes and scores.
     """
 
     def begin() -> bool:
         check_folder(folder, overwrite=overwrite, resume=resume)
+        if tensorboard:
+            check_tensorboard()
         model.check(recording)
         open_folder(folder, overwrite=overwrite, resume=resume)
         return resume and (folder / METRICS_FILE).exists() and not (folder / CHECKPOINTS).exists()
@@ -122,11 +137,17 @@ def fit_run(
     has_ended = model.join().from_first(begin)
     if has_ended:
         return read_run(model, recording, folder)
-    model.fit(recording, folder=folder, resume=resume, observer=observer)
     if helps():
+        model.fit(recording, folder=folder, resume=resume)
         return Run(model, None)
-    model.save(folder)  # before the scores: what was fitted is kept, whatever they meet
-    scores = scores_of(model, recording)
+    board = TensorBoard(folder / TENSORBOARD, candidate_names(model)) if tensorboard else None
+    with nullcontext() if board is None else closing(board):
+        told = together(HistoryFile(folder / HISTORY_FILE), board, observer)
+        model.fit(recording, folder=folder, resume=resume, observer=told)
+        model.save(folder)  # before the scores: what was fitted is kept, whatever they meet
+        scores = scores_of(model, recording)
+        if board is not None:
+            board.scores(scores)
     write_run(model, scores, folder)
     if model.stopped_ != "interrupted":
         _remove_checkpoints(folder)
@@ -209,13 +230,14 @@ def compare(
     overwrite: bool = False,
     resume: bool = False,
     observe: Callable[[str], Observer | None] = lambda name: None,
+    tensorboard: bool = False,
     **common: Any,
 ) -> Comparison:
     """Fits each of the named models to the recording's training part and judges all on its held-out part.
 
     values: options as for `make_model`, by concern for every convolutional model, or under a model's own name for
     that one alone. Every run is kept in `folder/<name>`, and the comparison's `metrics.json` and `differences.csv`
-    in `folder`. One seed gives all models one split.
+    in `folder`. tensorboard: see `fit_run`. One seed gives all models one split.
     """
     if len(set(names)) < len(names):
         raise OptionError(f"models {', '.join(names)}: each can be compared once.")
@@ -223,6 +245,8 @@ def compare(
 
     def begin() -> None:
         check_folder(folder, overwrite=overwrite, resume=resume)
+        if tensorboard:
+            check_tensorboard()
         for model in models.values():
             model.check(recording)
         open_folder(folder, overwrite=overwrite, resume=resume)
@@ -232,7 +256,9 @@ def compare(
         return _help_compare(models, recording, folder, resume)
     runs: dict[str, Run] = {}
     for name, model in models.items():
-        runs[name] = fit_run(model, recording, folder / name, resume=resume, observer=observe(name))
+        runs[name] = fit_run(
+            model, recording, folder / name, resume=resume, observer=observe(name), tensorboard=tensorboard
+        )
         if runs[name].model.stopped_ == "interrupted":
             break
     comparison = Comparison(runs, differences(runs))

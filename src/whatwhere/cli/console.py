@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from whatwhere.cost import Plan
 from whatwhere.estimators import Observer
+from whatwhere.export import Exported
 from whatwhere.metrics import ScoreTable
 from whatwhere.runs import Comparison
 from whatwhere.schedule import Progress
@@ -187,6 +188,17 @@ def show_comparison(comparison: Comparison) -> None:
             f"{row.model} - {row.minus}: {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}] in {row.score}, paired over"
             f" {row.n} neurons (Wilcoxon p = {row.p_value:.2g})",
             markup=False,
+        )
+
+
+def show_exported(exported: Exported) -> None:
+    """Where a model was written, and how well that was checked."""
+    out.print(f"{exported.path}: {size(exported.n_bytes)}", markup=False)
+    if exported.difference is None:
+        show_notes(["onnxruntime is not installed: its predictions were not compared with the model's"])
+    else:
+        out.print(
+            f"  it predicts what the model does: within {exported.difference:.1e} of each neuron's largest response"
         )
 
 

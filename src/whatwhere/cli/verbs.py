@@ -20,8 +20,10 @@ from whatwhere.cli.simulate import simulate
 from whatwhere.config import RunOptions
 from whatwhere.errors import OptionError
 from whatwhere.estimators import Estimator
+from whatwhere.export import check_onnx, export_onnx
 from whatwhere.parallel import helps
 from whatwhere.recording import Recording
+from whatwhere.tracking import check_tensorboard
 
 app = typer.Typer(
     help="Fit models of large neural populations that separate what each neuron computes from where it looks.",
@@ -54,6 +56,9 @@ Nodes = Annotated[
     int | None, typer.Option(help="Machines that share it (default 1); start the command with torchrun or srun.")
 ]
 Nonfinite = Annotated[str | None, typer.Option(help="NaN in the data: error (default), or leave out rows or neurons.")]
+Board = Annotated[
+    bool, typer.Option("--tensorboard", help="Write the course of the fit for TensorBoard, too, into tensorboard/.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")]
 
@@ -87,6 +92,7 @@ def fit(
     nonfinite: Nonfinite = None,
     devices: Devices = None,
     nodes: Nodes = None,
+    tensorboard: Board = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
     format: Format = None,
@@ -96,12 +102,14 @@ def fit(
     flags = _flags(preset, neurons, seed, device, threads, nonfinite, devices, nodes)
     options, values = gather(config, set_ or [], flags)
     estimator = make_model(model, runs.own_values(model, [model], values), preset=options.preset, **_common(options))
-    _check_out(out, overwrite, resume)  # before the recording is read
+    _check_out(out, overwrite, resume, tensorboard)  # before the recording is read
     _join([estimator], options)
     loaded = _load(recording, format, options)
     told = set(loaded.notes)
     observer = console.observer(model, told)
-    run = runs.fit_run(estimator, loaded, out, overwrite=overwrite, resume=resume, observer=observer)
+    run = runs.fit_run(
+        estimator, loaded, out, overwrite=overwrite, resume=resume, observer=observer, tensorboard=tensorboard
+    )
     _end_help()
     console.show_new_notes(run.model.notes_, told)
     console.show_scores(run.scores)
@@ -123,6 +131,7 @@ def compare(
     nonfinite: Nonfinite = None,
     devices: Devices = None,
     nodes: Nodes = None,
+    tensorboard: Board = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
     format: Format = None,
@@ -138,7 +147,7 @@ def compare(
         make_model(name, runs.own_values(name, names, values), preset=options.preset, **_common(options))
         for name in names
     ]
-    _check_out(out, overwrite, resume)
+    _check_out(out, overwrite, resume, tensorboard)
     _join(estimators, options)
     loaded = _load(recording, format, options)
     told = set(loaded.notes)
@@ -151,6 +160,7 @@ def compare(
         overwrite=overwrite,
         resume=resume,
         observe=lambda name: console.observer(name, told),
+        tensorboard=tensorboard,
         **_common(options),
     )
     _end_help()
@@ -197,6 +207,17 @@ def predict(
     """Predict the responses of a fitted model's neurons to new images."""
     written = runs.predict_file(load_model(run), images, out, of=of, format=format, overwrite=overwrite)
     console.out.print(f"{written[0]:,} images, {written[1]:,} neurons: {out}", markup=False)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or its model.safetensors.")],
+    out: Annotated[Path, typer.Option("--out", help="The .onnx to write.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a fitted model as an ONNX file, which predicts without whatwhere, in other languages too."""
+    check_onnx()  # before the model is read
+    console.show_exported(export_onnx(load_model(run), out, overwrite=overwrite))
 
 
 @app.command()
@@ -250,7 +271,9 @@ def _join(models: list[Estimator], options: RunOptions) -> None:
         console.hush()
 
 
-def _check_out(folder: Path, overwrite: bool, resume: bool) -> None:
+def _check_out(folder: Path, overwrite: bool, resume: bool, tensorboard: bool) -> None:
+    if tensorboard:
+        check_tensorboard()
     runs.check_folder(folder, overwrite=overwrite, resume=resume)
     if resume and not runs.is_run(folder):
         console.show_notes([f"{folder} holds no run to resume: this one begins anew"])

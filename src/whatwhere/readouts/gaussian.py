@@ -66,11 +66,11 @@ class GaussianReadout(Readout):
     def _interpolated(self, maps: Tensor) -> Tensor:
         flat = maps.flatten(2)
         features = flat.new_zeros(())
-        for pixels, shares in zip(*self._corners(), strict=True):  # of the four, one after the other
+        for pixels, shares in zip(*self.corners(), strict=True):  # of the four, one after the other
             features = features + flat.index_select(2, pixels) * shares
         return features
 
-    def _corners(self) -> tuple[Tensor, Tensor]:
+    def corners(self) -> tuple[Tensor, Tensor]:
         """The four pixels around each mean, indices into h * w, and their shares: both (4, n_neurons).
 
         Beyond the border they are the border's own, so that no share is lost there.
@@ -117,7 +117,7 @@ class GaussianReadout(Readout):
     @torch.no_grad()
     def masks(self) -> Tensor:
         """The shares of the four pixels around the mean: they sum to one."""
-        pixels, shares = self._corners()
+        pixels, shares = self.corners()
         masks = shares.new_zeros(self.n_neurons, self.map_shape[1] * self.map_shape[2])
         return masks.scatter_add_(1, pixels.T, shares.T).view(-1, *self.map_shape[1:])
 
