@@ -122,6 +122,8 @@ class Outlook:
             verdict = "little to gain from more"
         else:
             verdict = "the points do not tell whether more are worth recording"
+        if self.b >= EXPONENTS[-1]:
+            verdict += " (it levels off faster than the power law can: read the interval with care)"
         return f"{gain} [{self.low:+.3f}, {self.high:+.3f}] for {self.model}: {verdict}"
 
 

@@ -67,7 +67,7 @@ def _scores(runs: Sequence[Judged]) -> dict[str, float]:
 def _means(scores: dict[str, np.ndarray]) -> dict[str, float]:
     row: dict[str, float] = {}
     for score, values in scores.items():
-        interval = interval_over_neurons(values)
+        interval = interval_over_neurons(values, n_resamples=1000)  # as in each run's summary
         names = ("score", "low", "high") if score == MAIN else (score, f"{score}_low", f"{score}_high")
         row.update(zip(names, (interval.mean, interval.low, interval.high), strict=True))
         if score == MAIN:

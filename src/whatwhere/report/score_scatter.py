@@ -76,6 +76,6 @@ def _describe(axes: Axes, first: str, name: str, values: Mapping[str, np.ndarray
         dress(axes, x=f"{label}, {name}", y=f"{label}, {first}", title="no neuron has both scores", size=SMALL)
         return
     better = percent([float(np.mean(ours > theirs))])[0]
-    medians = f"medians {np.median(ours):.3f} and {np.median(theirs):.3f}"
-    title = f"{first} better: {better} of {counted(len(ours), 'neuron')}\n{medians}"
+    medians = f"medians {np.median(ours):.3f}, {np.median(theirs):.3f}"
+    title = f"{first} better: {better}\nof {counted(len(ours), 'neuron')}, {medians}"
     dress(axes, x=f"{label}, {name}", y=f"{label}, {first}", title=title, size=SMALL)
