@@ -91,8 +91,9 @@ def kept_scores(folder: Path) -> ScoreTable | None:
         return None
     try:
         summary: dict[str, Any] = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-        neurons = pd.read_csv(folder / NEURONS_FILE, float_precision="round_trip", dtype={"neuron": str})
-        return ScoreTable(neurons[[name for name in SCORES if name in summary]].astype(float), summary, {})
+        texts = pd.read_csv(folder / NEURONS_FILE, dtype=str, keep_default_na=False)
+        columns = {name: [float(text or "nan") for text in texts[name]] for name in SCORES if name in summary}
+        return ScoreTable(pd.DataFrame(columns), summary, {})
     except (ValueError, KeyError) as error:
         raise FormatError(f"the scores in {folder} cannot be read ({error}): delete {METRICS_FILE} there.") from error
 

@@ -54,7 +54,7 @@ def _draw_points(axes: Axes, rows: pd.DataFrame, name: str, look: dict[str, Any]
     numbers = means.index.to_numpy(float) * shift
     bars = np.array([means["score"] - means["low"], means["high"] - means["score"]])
     axes.errorbar(
-        *(numbers, means["score"], np.maximum(bars, 0)),
+        *(numbers, means["score"].to_numpy(), np.maximum(bars, 0)),
         **look,
         label=name,
         linewidth=1.3,

@@ -43,7 +43,7 @@ def score_scatter(scores: Mapping[str, Any], *, label: str = "score") -> Figure:
     n_columns = min(len(others), MOST_COLUMNS)
     n_rows = -(-len(others) // n_columns)
     width = WIDTH / MOST_COLUMNS
-    figure = new_figure(max(width * n_columns, 2.8), (width + 0.35) * n_rows)
+    figure = new_figure(max(width * n_columns, 2.8), (width + 0.5) * n_rows)
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes, name in zip(panels, others, strict=False):
         _draw(axes, values[name], values[first], limits)
@@ -77,5 +77,5 @@ def _describe(axes: Axes, first: str, name: str, values: Mapping[str, np.ndarray
         return
     better = percent([float(np.mean(ours > theirs))])[0]
     medians = f"medians {np.median(ours):.3f}, {np.median(theirs):.3f}"
-    title = f"{first} better: {better}\nof {counted(len(ours), 'neuron')}, {medians}"
+    title = f"{first} better: {better}\nof {counted(len(ours), 'neuron')}\n{medians}"
     dress(axes, x=f"{label}, {name}", y=f"{label}, {first}", title=title, size=SMALL)
