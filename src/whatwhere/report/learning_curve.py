@@ -1,7 +1,6 @@
 """How models' scores rise with the number of images, and what more of them would give."""
 
 from collections.abc import Iterable, Sequence
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure
 
 from whatwhere.comparison import Outlook
 from whatwhere.errors import InputError
-from whatwhere.report.style import SMALL, dress, new_figure, type_look
+from whatwhere.report.style import COLOURS, SMALL, dress, new_figure, type_look
 
 APART = 1.025  # factor between two models at one number of images, so that their bars can be told apart
 COLUMNS = ("model", "n_images", "seed", "score", "low", "high")
@@ -37,8 +36,8 @@ def learning_curve(curve: pd.DataFrame, outlooks: Iterable[Outlook] = (), *, lab
     drawn = {outlook.model: outlook for outlook in outlooks if len(outlook.numbers)}
     figure = new_figure(5.6, 3.6)
     axes = figure.add_subplot()
-    for number, (name, line) in enumerate(zip(names, cycle(("-", "-.")), strict=False)):
-        look: dict[str, Any] = {**type_look(number), "linestyle": line if number >= 6 else "-"}
+    for number, name in enumerate(names):
+        look: dict[str, Any] = {**type_look(number), "linestyle": "-" if number < len(COLOURS) else "-."}
         shift = APART ** (number - (len(names) - 1) / 2)
         _draw_points(axes, curve[curve["model"] == name], name, look, shift)
         if name in drawn:
@@ -85,6 +84,6 @@ def _dress(axes: Axes, ticks: Sequence[int], label: str, extends: bool) -> None:
     axes.set_xticks(ticks, [f"{n:,}" for n in ticks], rotation=45 if len(ticks) > 6 else 0)
     axes.minorticks_off()
     axes.locator_params(axis="y", nbins=6)
-    dashed = "; dashed: twice the images, as a power law has it" if extends else ""
+    dashed = "; dashed: a power law" if extends else ""
     dress(axes, x="number of images (training and validation)", y=label)
     axes.set_title(f"bars: 95 % over neurons{dashed}", fontsize=SMALL, loc="left")
