@@ -80,6 +80,8 @@ def test_the_gain_is_that_of_the_curve_and_more_neurons_make_it_surer() -> None:
     assert narrow.gain == pytest.approx(gain(4.0, 0.5), abs=0.004)
     assert narrow.high - narrow.low < 0.5 * (wide.high - wide.low)
     assert narrow.twice == 4000
+    assert narrow.predicted == pytest.approx(narrow.c - narrow.a * 4000**-narrow.b)
+    assert narrow.predicted == pytest.approx(0.6 - gain(4.0, 0.5) / (2**0.5 - 1), abs=0.03)
     assert narrow.numbers[[0, -1]] == pytest.approx([250, 4000])
     assert np.interp(4000, narrow.numbers, narrow.score) - np.interp(
         2000, narrow.numbers, narrow.score
@@ -124,7 +126,7 @@ def test_what_cannot_be_told_is_not_told() -> None:
     )
     few = extrapolate("cnn", IMAGES[:2], single[:, :2])
     assert few.words() == "cnn: 2 of the 3 numbers of images that an extrapolation needs"
-    assert np.isnan(few.gain)
+    assert np.isnan([few.gain, few.predicted]).all()
     steep = np.array([0.2, 0.6, 0.601, 0.601])[None, :, None] + np.linspace(0, 0.1, 9)
     assert "levels off faster than the power law can" in extrapolate("cnn", IMAGES, steep).words()
     with pytest.raises(InputError, match="n_images holds 2 different numbers: a curve of three parameters needs"):

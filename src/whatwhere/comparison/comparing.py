@@ -25,7 +25,7 @@ from whatwhere.recording import Recording
 from whatwhere.runs import DIFFERENCES_FILE, Run, check_folder, open_folder, write_metrics
 from whatwhere.storage import write_text
 
-_OUTLOOK = ("model", "n_images", "twice", "gain", "low", "high", "c", "a", "b")
+_OUTLOOK = ("model", "n_images", "twice", "predicted", "gain", "low", "high", "c", "a", "b")
 
 
 @dataclass(frozen=True, eq=False)

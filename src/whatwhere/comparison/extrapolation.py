@@ -105,6 +105,11 @@ class Outlook:
         """Twice the images."""
         return 2 * self.n_images
 
+    @property
+    def predicted(self) -> float:
+        """The score at `twice`; NaN where nothing is extrapolated."""
+        return float(self.score[-1]) if len(self.score) else np.nan
+
     def words(self) -> str:
         """What the numbers say.
 
