@@ -64,13 +64,13 @@ def test_the_bounds_hold() -> None:
     [(60, 1, 0.1, 4.0, 0.5), (30, 3, 0.05, 60.0, 1.0), (60, 1, 0.05, 0.0, 1.0)],
 )
 def test_the_interval_covers_the_true_gain(n_neurons: int, n_seeds: int, noise: float, a: float, b: float) -> None:
-    """Over 100 draws of neurons and noise: nominally 95 of them."""
+    """Over 60 draws of neurons and noise: nominally 57 of them."""
     covered = 0
-    for draw in range(100):
+    for draw in range(60):
         scores = curves(np.random.default_rng(draw), n_neurons, n_seeds, noise, a, b)
         found = extrapolate("cnn", IMAGES, scores, n_resamples=200, seed=draw)
         covered += found.low <= gain(a, b) <= found.high
-    assert covered >= 88
+    assert covered >= 52
 
 
 def test_the_gain_is_that_of_the_curve_and_more_neurons_make_it_surer() -> None:
