@@ -1,4 +1,4 @@
-"""Runs in folders: what is written, what is refused, and comparisons under one split."""
+"""Runs in folders: what is written, and what is refused."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,8 @@ import pytest
 
 import whatwhere as ww
 from whatwhere import runs
+from whatwhere.comparison import Comparison, compare
 from whatwhere.errors import FormatError, InputError, OptionError, RunError
-from whatwhere.metrics import paired_difference
 
 VALUES = {
     "core": {"kernel_sizes": [5], "n_maps": 2},
@@ -30,9 +30,9 @@ def recording(test: bool = True) -> ww.Recording:
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[runs.Comparison, Path]:
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Comparison, Path]:
     folder = tmp_path_factory.mktemp("compared")
-    return runs.compare(recording(), NAMES, folder, values={**VALUES, **OWN}, seed=3), folder
+    return compare(recording(), NAMES, folder, values={**VALUES, **OWN}, seed=3), folder
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -99,7 +99,7 @@ def test_any_part_of_a_run_counts_as_one(name: str, tmp_path: Path) -> None:
 
 
 def test_overwriting_removes_our_files_and_no_others(tmp_path: Path) -> None:
-    runs.compare(recording(), NAMES, tmp_path, values={**VALUES, **OWN})
+    compare(recording(), NAMES, tmp_path, values={**VALUES, **OWN})
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / ".model.safetensors.123.tmp").write_text("left by a kill")
     mine = ("notes.txt", "factorized/figure.png", "other/metrics.json", ".hidden.tmp")
@@ -110,69 +110,6 @@ def test_overwriting_removes_our_files_and_no_others(tmp_path: Path) -> None:
     assert content(tmp_path) == dict.fromkeys(mine, b"mine")
 
 
-def test_a_comparison_keeps_every_run_and_what_differs(compared: tuple[runs.Comparison, Path]) -> None:
-    comparison, folder = compared
-    metrics = json.loads((folder / "metrics.json").read_text())
-    assert list(metrics) == NAMES
-    for name in NAMES:
-        assert metrics[name] == json.loads((folder / name / "metrics.json").read_text())
-        assert ww.load_model(folder / name).name == name
-    table = pd.read_csv(folder / "differences.csv")
-    assert table[["model", "minus", "score"]].to_numpy().tolist() == [["ridge", "factorized", "correlation"]]
-    scores = [pd.read_csv(folder / name / "scores.csv")["correlation"].to_numpy() for name in NAMES]
-    expected = paired_difference(*scores)
-    assert table["mean"][0] == pytest.approx((scores[0] - scores[1]).mean())
-    assert table["low"][0] == pytest.approx(expected.difference.low)
-    assert table["high"][0] == pytest.approx(expected.difference.high)
-    assert table["p_value"][0] == pytest.approx(expected.p_value)
-    assert comparison.metrics() == metrics
-
-
-def test_all_models_have_one_split_and_their_own_options(compared: tuple[runs.Comparison, Path]) -> None:
-    comparison, _ = compared
-    ridge, cnn = (comparison.runs[name].model for name in NAMES)
-    np.testing.assert_array_equal(ridge.mean_responses_, cnn.mean_responses_)
-    np.testing.assert_array_equal(ridge.standardisation_.mean, cnn.standardisation_.mean)
-    assert list(ridge.history_["strength"]) == [1.0, 10.0]
-    assert cnn.asked()["options"]["penalties"]["product_l1"] == 0.01
-    assert cnn.asked()["options"]["core"]["n_maps"] == 2
-
-
-def test_a_finished_comparison_is_read_again_and_more_models_join_it(
-    compared: tuple[runs.Comparison, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    comparison, folder = compared
-    before = content(folder)
-    with monkeypatch.context() as patch:
-        patch.setattr(ww.FactorizedCNN, "fit", lambda *a, **k: pytest.fail("it was fitted again"))
-        again = runs.compare(recording(), NAMES, folder, values={**VALUES, **OWN}, seed=3, resume=True)
-    assert again.metrics() == comparison.metrics()
-    assert content(folder) == before
-    more = runs.compare(recording(), [*NAMES, "fixed-mask"], folder, values={**VALUES, **OWN}, seed=3, resume=True)
-    assert list(more.runs) == [*NAMES, "fixed-mask"]
-    assert len(more.differences) == 2
-    after = content(folder)
-    assert {name: after[name] for name in before if "/" in name} == {k: v for k, v in before.items() if "/" in k}
-
-
-@pytest.mark.parametrize(
-    ("names", "values", "message"),
-    [
-        (["ridge", "ridge"], {}, "models ridge, ridge: each can be compared once"),
-        (["ridge", "rigde"], {}, r"unknown model 'rigde'.* Did you mean 'ridge'\?"),
-        (["ridge"], {"core": {}}, r"core: options of the convolutional models, but ridge has none of them"),
-        (["ridge", "factorized"], {"fixed-mask": {}}, "unknown model in the options 'fixed-mask'"),
-        (["factorized"], {"factorized": {"core": {"n_map": 1}}}, "unknown option of core 'n_map'"),
-    ],
-)
-def test_a_comparison_refuses_what_does_not_fit_before_it_fits(
-    names: list[str], values: dict, message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(OptionError, match=message):
-        runs.compare(recording(), names, tmp_path, values=values)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_models_own_values_go_over_the_shared_ones() -> None:
     values = {"core": {"n_maps": 2, "kernel_sizes": [5]}, "factorized": {"core": {"n_maps": 9}}, "ridge": {}}
     names = ["factorized", "fixed-mask", "ridge"]
@@ -181,7 +118,7 @@ def test_a_models_own_values_go_over_the_shared_ones() -> None:
     assert runs.own_values("ridge", names, values) == {}
 
 
-def test_neurons_are_found_by_their_identifiers(compared: tuple[runs.Comparison, Path]) -> None:
+def test_neurons_are_found_by_their_identifiers(compared: tuple[Comparison, Path]) -> None:
     model = compared[0].runs["factorized"].model
     shuffled = recording().select_neurons([2, 0, 3, 1])
     found, expected = (model.evaluate(data).neurons for data in (shuffled, recording()))
@@ -190,7 +127,7 @@ def test_neurons_are_found_by_their_identifiers(compared: tuple[runs.Comparison,
         model.evaluate(recording().select_neurons([0, 2]))
 
 
-def test_predictions_are_written_for_a_file_of_images(compared: tuple[runs.Comparison, Path], tmp_path: Path) -> None:
+def test_predictions_are_written_for_a_file_of_images(compared: tuple[Comparison, Path], tmp_path: Path) -> None:
     model, images = compared[0].runs["factorized"].model, recording().images[:5]
     np.save(tmp_path / "images.npy", images)
     out = tmp_path / "responses.npy"
@@ -223,7 +160,7 @@ def read_predictions(path: Path) -> tuple[np.ndarray, list[str] | None]:
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".h5", ".csv"])
 @pytest.mark.parametrize("name", ["factorized", "ridge"])
 def test_predictions_come_in_chunks_with_their_neurons(
-    compared: tuple[runs.Comparison, Path],
+    compared: tuple[Comparison, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     suffix: str,
@@ -245,7 +182,7 @@ def test_predictions_come_in_chunks_with_their_neurons(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["images.npy", out.name]
 
 
-def test_predictions_of_a_recordings_images(compared: tuple[runs.Comparison, Path], tmp_path: Path) -> None:
+def test_predictions_of_a_recordings_images(compared: tuple[Comparison, Path], tmp_path: Path) -> None:
     model, data = compared[0].runs["ridge"].model, recording()
     path = ww.save(data, tmp_path / "session.h5")
     assert data.test is not None
@@ -267,7 +204,7 @@ def test_predictions_of_a_recordings_images(compared: tuple[runs.Comparison, Pat
 
 
 def test_images_that_cannot_be_predicted_are_named(
-    compared: tuple[runs.Comparison, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compared: tuple[Comparison, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, images = compared[0].runs["ridge"].model, np.array(recording().images[:9], dtype=np.float32)
     monkeypatch.setattr(runs, "CHUNK_BYTES", 1)
@@ -284,39 +221,6 @@ def test_images_that_cannot_be_predicted_are_named(
     assert not (tmp_path / "out.csv").exists()
 
 
-class StoppedError(Exception):
-    """Stands for a kill between two models."""
-
-
-def unfinished(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A comparison that ended after its first model."""
-    with monkeypatch.context() as patch:
-        fit_run = runs.fit_run
-
-        def once(model: ww.FactorizedCNN, *arguments: object, **options: object) -> runs.Run:
-            if model.name == "factorized":
-                raise StoppedError
-            return fit_run(model, *arguments, **options)  # type: ignore[arg-type]
-
-        patch.setattr(runs, "fit_run", once)
-        with pytest.raises(StoppedError):
-            runs.compare(recording(), NAMES, folder, values={**VALUES, **OWN}, seed=3)
-
-
-def test_an_unfinished_comparison_is_refused_resumed_or_replaced(
-    compared: tuple[runs.Comparison, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unfinished(tmp_path, monkeypatch)
-    before = content(tmp_path)
-    with pytest.raises(RunError, match="holds a run already"):
-        runs.compare(recording(), NAMES, tmp_path, values={**VALUES, **OWN}, seed=3)
-    assert content(tmp_path) == before
-    resumed = runs.compare(recording(), NAMES, tmp_path, values={**VALUES, **OWN}, seed=3, resume=True)
-    assert resumed.metrics() == compared[0].metrics()
-    again = runs.compare(recording(), NAMES, tmp_path, values={**VALUES, **OWN}, seed=4, overwrite=True)
-    assert again.metrics() != compared[0].metrics()
-
-
 def test_a_run_is_not_removed_for_one_that_cannot_be_fitted(tmp_path: Path) -> None:
     runs.fit_run(ww.make_model("factorized", VALUES), recording(), tmp_path)
     before = content(tmp_path)
@@ -325,7 +229,7 @@ def test_a_run_is_not_removed_for_one_that_cannot_be_fitted(tmp_path: Path) -> N
         runs.fit_run(large, recording(), tmp_path, overwrite=True)
     assert content(tmp_path) == before
     with pytest.raises(InputError, match="kernel of layer 1"):
-        runs.compare(recording(), ["ridge", "factorized"], tmp_path / "new", values={"core": {"kernel_sizes": [99]}})
+        compare(recording(), ["ridge", "factorized"], tmp_path / "new", values={"core": {"kernel_sizes": [99]}})
     assert not (tmp_path / "new").exists(), "the first model was not fitted before the second was looked at"
 
 

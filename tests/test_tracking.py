@@ -16,6 +16,7 @@ import pytest
 
 import whatwhere as ww
 from whatwhere import runs
+from whatwhere.comparison import compare
 from whatwhere.errors import OptionError, WriteError
 from whatwhere.files import append_text
 from whatwhere.schedule import Check, Progress
@@ -66,17 +67,17 @@ def assert_board_shows(folder: Path) -> None:
     """Each point of the history once, in its candidate's folder, and the scores' means."""
     history = pd.read_csv(folder / "history.csv")
     board = folder / "tensorboard"
-    assert sorted(path.name for path in board.iterdir() if path.is_dir()) == CANDIDATES
+    assert sorted(path.name for path in board.iterdir() if path.is_dir()) == [*CANDIDATES, "scores"]
     for number, name in enumerate(CANDIDATES):
         events, rows = read(board / name), history[history["candidate"] == number]
         for tag, column in TAGS.items():
             points, expected = events.Scalars(tag), rows.dropna(subset=column)
             assert [point.step for point in points] == list(expected["step"]), (name, tag)
             np.testing.assert_allclose([point.value for point in points], expected[column], rtol=1e-6)
-    whole = read(board)
+    whole, scored = read(board), read(board / "scores")
     for score, entry in json.loads((folder / "metrics.json").read_text()).items():
         if entry["mean"] is not None:
-            (point,) = whole.Scalars(f"score/{score}")
+            (point,) = scored.Scalars(f"score/{score}")
             assert point.value == pytest.approx(entry["mean"], rel=1e-6)
     (text,) = whole.Tensors("plan/text_summary")
     (words,) = text.tensor_proto.string_val
@@ -287,7 +288,7 @@ def test_without_tensorboard_nothing_is_begun(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OptionError, match=message):
         runs.fit_run(made(), recording(), tmp_path / "run", tensorboard=True)
     with pytest.raises(OptionError, match=message):
-        runs.compare(recording(), ["ridge"], tmp_path / "both", tensorboard=True)
+        compare(recording(), ["ridge"], tmp_path / "both", tensorboard=True)
     with pytest.raises(OptionError, match=message):
         TensorBoard(tmp_path / "board")
     assert not list(tmp_path.iterdir())
@@ -344,8 +345,8 @@ def test_the_flags_of_fit_and_compare(
         *(tmp_path, "fit", "session.npz", "--out", "run", "--model", "ridge", "--overwrite", "--tensorboard")
     )
     assert (code, err) == (0, "")
-    assert not any(path.is_dir() for path in (tmp_path / "run" / "tensorboard").iterdir())
-    assert "score/correlation" in read(tmp_path / "run" / "tensorboard").Tags()["scalars"]
+    assert [path.name for path in (tmp_path / "run" / "tensorboard").iterdir() if path.is_dir()] == ["scores"]
+    assert "score/correlation" in read(tmp_path / "run" / "tensorboard" / "scores").Tags()["scalars"]
     models = ["--models", "ridge,factorized"]
     arguments = ["compare", "session.npz", "--out", "both", "--tensorboard", *models, *small, *strengths]
     assert command(tmp_path, *arguments)[0] == 0

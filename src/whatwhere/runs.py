@@ -1,18 +1,19 @@
-"""A run: one model fitted, judged and kept in a folder; and several of them compared under one split."""
+"""A run: one model fitted, judged and kept in a folder."""
 
 import json
 import math
+import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from whatwhere.catalogue import MODELS, load_model, make_model
+from whatwhere.catalogue import MODELS, load_model
 from whatwhere.checks import check_choice, check_keys
 from whatwhere.config import merge
 from whatwhere.errors import FormatError, InputError, OptionError, RunError
@@ -20,7 +21,7 @@ from whatwhere.estimators import CNN, Estimator, Observer
 from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
 from whatwhere.formats import load, predictions
 from whatwhere.formats.npy import map_npy
-from whatwhere.metrics import ScoreTable, paired_difference
+from whatwhere.metrics import ScoreTable
 from whatwhere.parallel import helps
 from whatwhere.recording import Recording
 from whatwhere.recording_parts import check_image_rows
@@ -37,9 +38,18 @@ from whatwhere.tracking import (
 )
 
 METRICS_FILE, NEURONS_FILE, CANDIDATES_FILE = "metrics.json", "scores.csv", "candidates.csv"
-DIFFERENCES_FILE = "differences.csv"
 PARTS = ("test", "training")
-_OURS = (MODEL_FILE, CONFIG_FILE, HISTORY_FILE, METRICS_FILE, NEURONS_FILE, CANDIDATES_FILE, DIFFERENCES_FILE)
+TIMING_FILE, DIFFERENCES_FILE = "timing.json", "differences.csv"
+COMPARISON_FILES = (
+    *("results.csv", "neurons.csv", "curve.csv", "extrapolation.csv"),
+    *("scatter.png", "learning_curve.png"),
+)
+"""What a comparison writes beside `metrics.json` and `differences.csv`."""
+_OURS = (
+    *(MODEL_FILE, CONFIG_FILE, HISTORY_FILE, METRICS_FILE, NEURONS_FILE, CANDIDATES_FILE),
+    *(TIMING_FILE, DIFFERENCES_FILE),
+)
+_PART = re.compile(r"(seed|images)-\d+")
 
 
 @dataclass(frozen=True)
@@ -78,22 +88,25 @@ def is_run(folder: Path) -> bool:
     """Whether a run, or a comparison's, was begun or ended here."""
     if not folder.is_dir():
         return False
-    return any((folder / name).exists() for name in (*_OURS, CHECKPOINTS)) or any(map(is_run, _models_in(folder)))
+    return any((folder / name).exists() for name in (*_OURS, CHECKPOINTS)) or any(map(is_run, _parts_of(folder)))
 
 
-def _models_in(folder: Path) -> list[Path]:
-    """The folders of a comparison's models."""
-    return [folder / model for model in MODELS if (folder / model).is_dir()]
+def _parts_of(folder: Path) -> list[Path]:
+    """The folders of a comparison's models, seeds and numbers of images."""
+    parts = [part for part in folder.iterdir() if part.name in MODELS or _PART.fullmatch(part.name)]
+    return sorted(part for part in parts if part.is_dir())
 
 
 def _clear(folder: Path) -> None:
-    """Removes a run's files, those of a comparison's models too, and nothing else."""
-    for name in _OURS:
+    """Removes a run's files, those of a comparison's parts too, and nothing else."""
+    parts = _parts_of(folder)
+    is_comparison = (folder / DIFFERENCES_FILE).exists() or any(map(is_run, parts))
+    for name in (*_OURS, *COMPARISON_FILES * is_comparison):
         (folder / name).unlink(missing_ok=True)
     _remove_checkpoints(folder)
     remove_events(folder / TENSORBOARD)
-    for model in _models_in(folder):
-        _clear(model)
+    for part in parts:
+        _clear(part)
 
 
 def _remove_checkpoints(folder: Path) -> None:
@@ -140,28 +153,86 @@ def fit_run(
     if helps():
         model.fit(recording, folder=folder, resume=resume)
         return Run(model, None)
-    board = TensorBoard(folder / TENSORBOARD, candidate_names(model)) if tensorboard else None
-    with nullcontext() if board is None else closing(board):
-        told = together(HistoryFile(folder / HISTORY_FILE), board, observer)
+    with _watched(model, folder, observer, tensorboard) as told:
         model.fit(recording, folder=folder, resume=resume, observer=told)
-        model.save(folder)  # before the scores: what was fitted is kept, whatever they meet
-        scores = scores_of(model, recording)
-        if board is not None:
-            board.scores(scores)
+    model.save(folder)  # before the scores: what was fitted is kept, whatever they meet
+    scores = scores_of(model, recording)
+    if tensorboard:
+        track_scores(scores, folder)
     write_run(model, scores, folder)
     if model.stopped_ != "interrupted":
         _remove_checkpoints(folder)
     return Run(model, scores)
 
 
-def read_run(asked: Estimator, recording: Recording, folder: Path) -> Run:
-    """A run that had ended, scored again; its files stay as they are.
+def fit_kept(
+    model: Estimator,
+    recording: Recording,
+    folder: Path,
+    *,
+    resume: bool = False,
+    observer: Observer | None = None,
+    tensorboard: bool = False,
+) -> Estimator:
+    """Fits `model` and keeps it in `folder` without scoring it; a fit that had ended is only read again.
+
+    As `fit_run`, which does all of it at once. Scores that the folder holds of an earlier fit are removed.
+    """
+
+    def begin() -> bool:
+        check_folder(folder, resume=resume)
+        if tensorboard:
+            check_tensorboard()
+        model.check(recording)
+        open_folder(folder, resume=resume)
+        whole = all((folder / name).exists() for name in (CONFIG_FILE, HISTORY_FILE))  # a network's history grows
+        return whole and not (folder / CHECKPOINTS).exists()
+
+    if model.join().from_first(begin):
+        return read_model_of(model, recording, folder)
+    if helps():
+        model.fit(recording, folder=folder, resume=resume)
+        return model
+    (folder / METRICS_FILE).unlink(missing_ok=True)
+    with _watched(model, folder, observer, tensorboard) as told:
+        model.fit(recording, folder=folder, resume=resume, observer=told)
+    write_fit(model, folder)
+    if model.stopped_ != "interrupted":
+        _remove_checkpoints(folder)
+    return model
+
+
+@contextmanager
+def _watched(model: Estimator, folder: Path, observer: Observer | None, tensorboard: bool) -> Iterator[Observer]:
+    """What a fit tells: its growing history, TensorBoard's files where they are asked for, and `observer`."""
+    history = HistoryFile(folder / HISTORY_FILE)
+    if not tensorboard:
+        yield together(history, observer)
+        return
+    with closing(TensorBoard(folder / TENSORBOARD, candidate_names(model))) as board:
+        yield together(history, board, observer)
+
+
+def track_scores(scores: ScoreTable | None, folder: Path) -> None:
+    """Adds each score's mean to a run's files for TensorBoard."""
+    with closing(TensorBoard(folder / TENSORBOARD)) as board:
+        board.scores(scores)
+
+
+def read_model_of(asked: Estimator, recording: Recording, folder: Path) -> Estimator:
+    """The fitted model in a folder.
 
     Raises `RunError` where it was fitted with other options, data or seed than are asked for.
     """
     found = load_model(folder)
     wanted = {**asked.asked(), "data": recording.fingerprint()}
     check_same_fit(folder, {**found.asked(), "data": found.fingerprint_}, wanted)
+    return found
+
+
+def read_run(asked: Estimator, recording: Recording, folder: Path) -> Run:
+    """A run that had ended, scored again; its files stay as they are. Raises as `read_model_of`."""
+    found = read_model_of(asked, recording, folder)
     return Run(found, scores_of(found, recording))
 
 
@@ -174,11 +245,16 @@ def scores_of(model: Estimator, recording: Recording) -> ScoreTable | None:
 
 def write_run(model: Estimator, scores: ScoreTable | None, folder: Path) -> None:
     """The model's files, the strengths searched, and its scores."""
-    model.save(folder)
+    write_fit(model, folder)
+    write_scores(model, scores, folder)
+
+
+def write_fit(model: Estimator, folder: Path) -> None:
+    """The strengths searched, and the model's files; the last of them says that the fit is there."""
     candidates = getattr(model, "candidates_", None)
     if candidates is not None:
         write_text(folder / CANDIDATES_FILE, candidates.to_csv(index=False))
-    write_scores(model, scores, folder)
+    model.save(folder)
 
 
 def write_scores(model: Estimator, scores: ScoreTable | None, folder: Path) -> None:
@@ -204,81 +280,6 @@ def neuron_table(model: Estimator, scores: ScoreTable) -> pd.DataFrame:
     return table
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Several runs on one recording under one split.
-
-    runs: by model. differences: one row for each model after the first, the first's correlation with the average
-    minus that model's over the same neurons, with its interval and Wilcoxon's p.
-    """
-
-    runs: dict[str, Run]
-    differences: pd.DataFrame
-
-    def metrics(self) -> dict[str, Any]:
-        """Scores by model, as `metrics.json` holds them."""
-        return {name: {} if run.scores is None else run.scores.summary for name, run in self.runs.items()}
-
-
-def compare(
-    recording: Recording,
-    names: Sequence[str],
-    folder: Path,
-    *,
-    values: dict[str, Any] | None = None,
-    preset: str = "recording",
-    overwrite: bool = False,
-    resume: bool = False,
-    observe: Callable[[str], Observer | None] = lambda name: None,
-    tensorboard: bool = False,
-    **common: Any,
-) -> Comparison:
-    """Fits each of the named models to the recording's training part and judges all on its held-out part.
-
-    values: options as for `make_model`, by concern for every convolutional model, or under a model's own name for
-    that one alone. Every run is kept in `folder/<name>`, and the comparison's `metrics.json` and `differences.csv`
-    in `folder`. tensorboard: see `fit_run`. One seed gives all models one split.
-    """
-    if len(set(names)) < len(names):
-        raise OptionError(f"models {', '.join(names)}: each can be compared once.")
-    models = {name: make_model(name, own_values(name, names, values or {}), preset=preset, **common) for name in names}
-
-    def begin() -> None:
-        check_folder(folder, overwrite=overwrite, resume=resume)
-        if tensorboard:
-            check_tensorboard()
-        for model in models.values():
-            model.check(recording)
-        open_folder(folder, overwrite=overwrite, resume=resume)
-
-    max((model.join() for model in models.values()), key=lambda processes: processes.size).from_first(begin)
-    if helps():
-        return _help_compare(models, recording, folder, resume)
-    runs: dict[str, Run] = {}
-    for name, model in models.items():
-        runs[name] = fit_run(
-            model, recording, folder / name, resume=resume, observer=observe(name), tensorboard=tensorboard
-        )
-        if runs[name].model.stopped_ == "interrupted":
-            break
-    comparison = Comparison(runs, differences(runs))
-    if len(runs) == len(models):
-        write_metrics(comparison.metrics(), folder)
-        write_text(folder / DIFFERENCES_FILE, comparison.differences.to_csv(index=False))
-    return comparison
-
-
-def _help_compare(models: dict[str, Estimator], recording: Recording, folder: Path, resume: bool) -> Comparison:
-    """The part that a process has in a comparison that another one runs: the fits that they share."""
-    runs: dict[str, Run] = {}
-    for name, model in models.items():
-        if model.join().size > 1:
-            runs[name] = fit_run(model, recording, folder / name, resume=resume)
-            if runs[name].model.stopped_ == "interrupted":
-                break
-    return Comparison(runs, differences({}))
-
-
 def own_values(name: str, names: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:
     """The values meant for one model: those under its name, over those shared by the convolutional models."""
     shared = {key: value for key, value in values.items() if key not in MODELS}
@@ -290,17 +291,6 @@ def own_values(name: str, names: Sequence[str], values: dict[str, Any]) -> dict[
             f" option of its own goes under its name: {names[0]}.NAME=VALUE."
         )
     return merge(shared if name in convolutional else {}, values.get(name, {}))
-
-
-def differences(runs: dict[str, Run], score: str = "correlation") -> pd.DataFrame:
-    """The first model's score minus each other's, paired over neurons."""
-    scored = [(name, run.scores.neurons[score]) for name, run in runs.items() if run.scores is not None]
-    rows = []
-    for name, values in scored[1:]:
-        found = paired_difference(scored[0][1].to_numpy(), values.to_numpy())
-        interval = asdict(found.difference)
-        rows.append({"model": scored[0][0], "minus": name, "score": score, **interval, "p_value": found.p_value})
-    return pd.DataFrame(rows)
 
 
 def predict_file(

@@ -95,7 +95,7 @@ def candidate_names(model: Estimator) -> list[str]:
 class TensorBoard:
     """Writes a fit's course for TensorBoard: `tensorboard --logdir FOLDER` shows it while it goes on.
 
-    - in `folder`: the plan, a text; after `scores`, each score's mean over neurons, `score/...`
+    - in `folder`: the plan, a text; in `folder/scores`, after `scores`: each one's mean over neurons, `score/...`
     - in a folder for each candidate strength, by step: `loss/training`, `loss/validation`, `learning_rate`
 
     candidates: their names (`candidate_names`). A fit that is gone on with goes on in the same folders: of the points
@@ -129,7 +129,7 @@ class TensorBoard:
         """Adds each score's mean over neurons."""
         if scores is not None:
             means = {f"score/{name}": entry["mean"] for name, entry in scores.summary.items()}
-            self._write(self.folder, 0, lambda writer: _add(writer, means, 0))
+            self._write(self.folder / "scores", 0, lambda writer: _add(writer, means, 0))
 
     def close(self) -> None:
         """Ends the file that is being written."""

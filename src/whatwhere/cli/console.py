@@ -7,16 +7,17 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
 from rich.table import Column, Table
 
+from whatwhere.comparison import Comparison
 from whatwhere.cost import Plan
 from whatwhere.estimators import Observer
 from whatwhere.export import Exported
 from whatwhere.metrics import ScoreTable
-from whatwhere.runs import Comparison
 from whatwhere.schedule import Progress
 
 _WIDE = 160  # columns of a table in a file or pipe, where nothing else says how wide a line may be
@@ -162,31 +163,56 @@ def show_scores(scores: ScoreTable | None) -> None:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """One row a model with its main scores, then the paired differences."""
-    metrics = {name: summary for name, summary in comparison.metrics().items() if summary}
-    if not metrics:
+    """One row a model with its main scores, then the first model's paired differences, and what more images give."""
+    summaries = {name: summary for name, summary in comparison.summaries.items() if summary}
+    if not summaries:
         out.print(NO_SCORES)
         return
-    shown = [name for name in _SHOWN if any(name in summary for summary in metrics.values())]
-    table = Table(
-        Column("model", no_wrap=True),
-        *(_SHOWN[name] for name in shown),
-        title="mean [95 % interval over neurons]",
-        box=None,
-    )
-    for model, summary in metrics.items():
-        table.add_row(model, *(interval(summary[name]) if name in summary else "" for name in shown))
-    out.print(table)
+    _show_results(comparison.results)
     images = Table(
         Column("model", no_wrap=True), "correlation", title="mean [95 % interval over test images]", box=None
     )
-    for model, summary in metrics.items():
+    for model, summary in summaries.items():
         images.add_row(model, interval(summary["correlation"], "_images") if "correlation" in summary else "")
     out.print(images)
-    for row in comparison.differences.itertuples():
+    _show_differences(comparison.differences)
+    for outlook in comparison.outlooks:
+        out.print(outlook.words(), markup=False)
+
+
+def _show_results(results: pd.DataFrame) -> None:
+    """Each row's scores with their intervals over neurons; over several seeds also how they spread."""
+    columns = {name: "score" if name == "correlation" else name for name in _SHOWN}
+    shown = {name: column for name, column in columns.items() if column in results and results[column].notna().any()}
+    spreads = bool(results["seed_sd"].notna().any())
+    table = Table(
+        Column("model", no_wrap=True),
+        *(_SHOWN[name] for name in shown),
+        *["seeds", "sd over seeds"] * spreads,
+        title="mean [95 % interval over neurons]",
+        box=None,
+    )
+    for _, row in results.iterrows():
+        cells = [interval(_entry(row, column)) if row[column] == row[column] else "" for column in shown.values()]
+        sd = "" if row["seed_sd"] != row["seed_sd"] else f"{row['seed_sd']:.3f}"
+        table.add_row(row["model"], *cells, *[str(row["seeds"]), sd] * spreads)
+    out.print(table)
+
+
+def _entry(row: Any, column: str) -> dict[str, Any]:
+    """A score of a row of the results as `interval` takes it."""
+    prefix = "" if column == "score" else f"{column}_"
+    return {"mean": row[column], "low": row[f"{prefix}low"], "high": row[f"{prefix}high"]}
+
+
+def _show_differences(differences: pd.DataFrame) -> None:
+    """The first model's; with more than one pair also p corrected for all pairs."""
+    first = differences[differences["model"] == differences["model"].iloc[0]] if len(differences) else differences
+    for row in first.to_dict("records"):
+        corrected = f"; {row['p_holm']:.2g} for {len(differences)} pairs, Holm" if len(differences) > 1 else ""
         out.print(
-            f"{row.model} - {row.minus}: {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}] in {row.score}, paired over"
-            f" {row.n} neurons (Wilcoxon p = {row.p_value:.2g})",
+            f"{row['model']} - {row['minus']}: {row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] in"
+            f" {row['score']}, paired over {row['n']} neurons (Wilcoxon p = {row['p_value']:.2g}{corrected})",
             markup=False,
         )
 

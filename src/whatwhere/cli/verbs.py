@@ -7,16 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from whatwhere import formats, runs
+from whatwhere import comparison, formats, runs
 from whatwhere.catalogue import COMMON, MODELS, USUAL, load_model, make_model
 from whatwhere.checks import check_choice
 from whatwhere.cli import console
 from whatwhere.cli.data import Format, data
+from whatwhere.cli.grids import numbers
 from whatwhere.cli.options import gather, options_help
 from whatwhere.cli.plan import plan
 from whatwhere.cli.reproduce import reproduce
 from whatwhere.cli.search import search
 from whatwhere.cli.simulate import simulate
+from whatwhere.comparison.plan import options_of
+from whatwhere.comparison.subsets import ALL
 from whatwhere.config import RunOptions
 from whatwhere.errors import OptionError
 from whatwhere.estimators import Estimator
@@ -126,6 +129,10 @@ def compare(
     set_: Set = None,
     neurons: Neurons = None,
     seed: Seed = None,
+    seeds: Annotated[int, typer.Option(help="How many: networks are fitted with each, and their mean is judged.")] = 1,
+    images: Annotated[
+        str | None, typer.Option(help="A learning curve: numbers of images with commas between, or all.")
+    ] = None,
     device: Device = None,
     threads: Threads = None,
     nonfinite: Nonfinite = None,
@@ -136,38 +143,49 @@ def compare(
     resume: Resume = False,
     format: Format = None,
 ) -> None:
-    """Fit several models under one split and print their scores side by side; the first is set against the others.
+    """Fit several models under one split, judge all on the held-out part, and print their scores side by side.
 
-    An option of one model alone goes under its name: --set fixed-mask.penalties.feature_l1=0.01.
+    The first is set against the others; differences.csv has every pair. An option of one model alone goes under its
+    name: --set fixed-mask.penalties.feature_l1=0.01.
+
+    --seeds 3 fits networks with seed, seed + 1 and seed + 2 under the split of the first, and judges the mean of their
+    predictions too. --images 250,500,all fits every model to so many images (training and validation; each subset holds
+    the smaller ones), and with three numbers or more says what twice the images would give.
+
+    What is done is kept: go on, or ask for more models, seeds or images, with --resume.
     """
     names = [name.strip() for name in models.split(",")]
     flags = _flags(preset, neurons, seed, device, threads, nonfinite, devices, nodes)
     options, values = gather(config, set_ or [], flags)
-    estimators = [  # says what is wrong before the recording is read
-        make_model(name, runs.own_values(name, names, values), preset=options.preset, **_common(options))
-        for name in names
-    ]
+    own = options_of(names, values, options.preset)  # says what is wrong before the recording is read
+    estimators = [make_model(name, own[name], preset=options.preset, **_common(options)) for name in names]
+    of_images = _numbers_of_images(images)
     _check_out(out, overwrite, resume, tensorboard)
     _join(estimators, options)
     loaded = _load(recording, format, options)
     told = set(loaded.notes)
-    comparison = runs.compare(
-        loaded,
-        names,
-        out,
+    compared = comparison.compare(
+        *(loaded, names, out),
         values=values,
         preset=options.preset,
+        seeds=seeds,
+        images=of_images,
         overwrite=overwrite,
         resume=resume,
-        observe=lambda name: console.observer(name, told),
+        observe=lambda label: console.observer(label, told),
         tensorboard=tensorboard,
         **_common(options),
     )
     _end_help()
-    for name, run in comparison.runs.items():
-        console.show_new_notes([f"{name}: {note}" for note in run.model.notes_ if note not in told], told)
-    console.show_comparison(comparison)
-    _end(out, next(reversed(comparison.runs.values())).model.stopped_)
+    for label, notes in compared.notes.items():
+        console.show_new_notes([f"{label}: {note}" for note in notes if note not in told], told)
+    if not compared.interrupted:
+        from whatwhere.report.comparison import draw_comparison  # drawing is loaded only where something is drawn
+
+        console.show_comparison(compared)
+        for figure in draw_comparison(compared, out):
+            console.out.print(f"  {figure}", markup=False)
+    _end(out, "interrupted" if compared.interrupted else "")
 
 
 @app.command()
@@ -252,6 +270,15 @@ def _flags(*values: Any) -> dict[str, Any]:
 
 def _common(options: RunOptions) -> dict[str, Any]:
     return {name: getattr(options, name) for name in COMMON}
+
+
+def _numbers_of_images(text: str | None) -> list[int | str]:
+    """Numbers of images, and `all`."""
+    if text is None:
+        return []
+    parts = [part.strip() for part in text.split(",")]
+    some = ",".join(part for part in parts if part != ALL)
+    return [*(numbers("--images", some) or [] if some else []), *(part for part in parts if part == ALL)]
 
 
 def _join(models: list[Estimator], options: RunOptions) -> None:

@@ -172,7 +172,7 @@ class Estimator(BaseEstimator, ABC):
         `score(images, responses)` with the responses given.
         """
         if isinstance(images, Recording):
-            images = _test_part(images)
+            images = held_out_part(images)
         if isinstance(images, HeldOut):
             images, responses = images.read_images(), images.mean_responses()
         if responses is None:
@@ -188,7 +188,7 @@ class Estimator(BaseEstimator, ABC):
         """
         self.check_fitted()
         if isinstance(recording, Recording):
-            recording = _test_part(recording.select_neurons(self._positions(recording)))
+            recording = held_out_part(recording.select_neurons(self._positions(recording)))
         held_out = recording
         if held_out.n_neurons != self.shapes_.n_neurons:
             raise InputError(
@@ -293,7 +293,7 @@ def shapes_of(recording: Recording) -> Shapes:
     return Shapes(n_channels, height, width, recording.n_neurons)
 
 
-def _test_part(recording: Recording) -> HeldOut:
+def held_out_part(recording: Recording) -> HeldOut:
     """The held-out part, without rounding dust below 0 as in the fit; what is really negative stays."""
     with suppress(InputError):
         recording = recording.check_nonnegative()

@@ -24,6 +24,7 @@ from whatwhere.metrics.intervals import Interval, PairedDifference, interval_ove
 from whatwhere.metrics.likelihood import poisson_log_likelihood
 from whatwhere.metrics.resampling import interval_over_images
 from whatwhere.metrics.scores import SCORES
+from whatwhere.metrics.several_tests import holm
 from whatwhere.metrics.table import ScoreTable, score_table
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "explainable_variance",
     "fev",
     "feve",
+    "holm",
     "interval_over_images",
     "interval_over_neurons",
     "noise_ceiling",

@@ -10,9 +10,11 @@ from whatwhere.report.figure1 import thought_experiment
 from whatwhere.report.figure3 import homogeneous_population
 from whatwhere.report.figure4 import cell_types
 from whatwhere.report.kernel_grid import kernels
+from whatwhere.report.learning_curve import learning_curve
 from whatwhere.report.optimisation import loss_against_time
 from whatwhere.report.prediction import predicted_against_true
 from whatwhere.report.score_comparison import score_distribution
+from whatwhere.report.score_scatter import score_scatter
 from whatwhere.report.training_history import history
 from whatwhere.report.visual_field import masks_on_visual_field
 
@@ -22,10 +24,12 @@ __all__ = [
     "history",
     "homogeneous_population",
     "kernels",
+    "learning_curve",
     "loss_against_time",
     "masks_on_visual_field",
     "predicted_against_true",
     "reliability",
     "score_distribution",
+    "score_scatter",
     "thought_experiment",
 ]
