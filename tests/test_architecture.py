@@ -25,6 +25,7 @@ LEVELS = {
     **dict.fromkeys(
         [
             "config",
+            "plain_options",
             "metrics",
             "losses",
             "penalties",

@@ -4,9 +4,9 @@ import pytest
 
 import whatwhere as ww
 from whatwhere.catalogue import MODELS, load_model, make_model
-from whatwhere.config import merge
 from whatwhere.errors import OptionError
 from whatwhere.estimators import CNN
+from whatwhere.plain_options import merge
 from whatwhere.presets import preset_options
 
 

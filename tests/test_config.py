@@ -15,9 +15,9 @@ from whatwhere.config import (
     PreprocessingOptions,
     ReadoutOptions,
     TrainingOptions,
-    make_options,
 )
 from whatwhere.errors import OptionError
+from whatwhere.plain_options import make_options
 
 KINDS = [
     CoreOptions,

@@ -396,6 +396,7 @@ CHANGES = {
         "mask_noise": 0.1,
         "covariance": "isotropic",
         "position_std": 0.3,
+        "dropout": 0.5,
         "noise": "constant",
         "widths": (0.0, 1.0),
         "sampled": False,

@@ -11,6 +11,7 @@ from whatwhere.core import output_shape
 from whatwhere.errors import OptionError
 from whatwhere.losses import LOSSES
 from whatwhere.model import Model, Shapes, check_options, initialize, spread
+from whatwhere.parallel import Part
 from whatwhere.readouts import READOUTS, FullyConnectedReadout
 
 SHAPES = Shapes(n_channels=2, height=9, width=13, n_neurons=4)
@@ -379,6 +380,7 @@ def test_poisson_loss_of_a_prediction_that_may_be_negative_is_refused() -> None:
         ("factorized", {"noise": "rate"}),
         ("gaussian", {"widths": (0.0, 1.0)}),
         ("fixed-mask", {"position_std": 0.2}),
+        ("posterior", {"dropout": 0.5}),
     ],
 )
 def test_a_choice_that_the_readout_would_ignore_is_refused(name: str, choice: dict) -> None:
@@ -413,6 +415,32 @@ def test_a_neuron_whose_mask_is_zero_looks_nowhere() -> None:
 def test_padding_is_valid_then_same_where_it_is_not_given() -> None:
     layers = CoreOptions(kernel_sizes=(5, 3, 3)).layers()
     assert [layer.padding for layer in layers] == ["valid", "same", "same"]
+
+
+@pytest.mark.parametrize("name", sorted(set(READOUTS) - {"posterior"}))
+def test_dropout_sets_features_to_zero_and_keeps_their_mean(name: str) -> None:
+    images, responses = recording(40)
+    readout = {"dropout": 0.25, "nonlinearity": "identity"}
+    model = Model(name, options(readout=readout), Shapes(images.shape[1], *images.shape[2:], responses.shape[1]))
+    maps = torch.rand(4, *model.core.output_shape) + 1
+    model.eval()
+    torch.testing.assert_close(model._dropped(maps), maps)
+    model.train()
+    model.readout.step_seed = 7
+    once, again = model._dropped(maps), model._dropped(maps)
+    torch.testing.assert_close(once, again)
+    kept = once != 0
+    torch.testing.assert_close(once[kept], maps[kept] / 0.75)
+    assert abs(float(kept.float().mean()) - 0.75) < 4 * (0.25 * 0.75 / maps.numel()) ** 0.5
+    model.readout.step_seed = 8
+    assert not torch.equal(model._dropped(maps), once)
+    draws = []
+    for seed in range(400):
+        model.readout.step_seed = seed
+        draws.append(model._dropped(maps[:1]))
+    torch.testing.assert_close(torch.stack(draws).mean(0), maps[:1], atol=0.25, rtol=0)  # 4.3 standard errors
+    model.readout.step_seed, model.readout.step_part = 7, Part(1, 3, 4)  # two of the four images of a step
+    torch.testing.assert_close(model._dropped(maps[1:3]), once[1:3])
 
 
 def test_what_stands_for_all_images_is_spread_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

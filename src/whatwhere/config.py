@@ -5,21 +5,19 @@ allowed range stand here once. Strengths may be tuples: every combination is the
 unpenalised validation loss kept.
 """
 
-import functools
 import operator
-from dataclasses import field, fields, is_dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from dataclasses import field, fields
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from whatwhere.checks import check_keys
 from whatwhere.errors import OptionError
+from whatwhere.plain_options import with_own_errors
 
 Nonlinearity = Literal["identity", "relu", "softplus", "elu"]
 OutputNonlinearity = Literal["identity", "relu", "softplus"]
 Positive = Annotated[float, Field(gt=0)]
-Kind = TypeVar("Kind")
 
 
 def _whole(value: Any) -> Any:
@@ -38,28 +36,12 @@ SGD_MOMENTUM = 0.9
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-def _with_own_errors(kind: type[Kind]) -> type[Kind]:
-    """Makes the class say what does not fit in the project's words: an `OptionError`, with the nearest known name."""
-    made = kind.__init__
-
-    @functools.wraps(made)
-    def make(self: Any, **values: Any) -> None:
-        check_keys("option", values, [option.name for option in fields(kind)])  # type: ignore[arg-type]  # a dataclass
-        try:
-            made(self, **values)
-        except ValidationError as error:
-            raise OptionError(explain(error)) from None
-
-    kind.__init__ = make  # type: ignore[method-assign]  # pydantic's own has no hook for other errors
-    return kind
-
-
 def _option(default: Any, doc: str) -> Any:
     """A dataclass field whose `doc` is shown by the command line's help."""
     return field(default=default, metadata={"doc": doc})
 
 
-@_with_own_errors
+@with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class CoreOptions:
     """The convolutional core, shared by all neurons: images (n, C, H, W) to feature maps (n, K, h, w).
@@ -134,7 +116,7 @@ def _repeat(value: Any, n: int) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,) * n
 
 
-@_with_own_errors
+@with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ReadoutOptions:
     """What the readout may look like, and where masks and places start."""
@@ -165,6 +147,9 @@ class ReadoutOptions:
     covariance: Literal["full", "uncorrelated", "isotropic"] = _option(
         "full", "gaussian: of the position drawn in training; uncorrelated: in rows and columns; isotropic: one width"
     )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = _option(
+        0.0, "but posterior: share of the core's features that are set to 0 in each step, the others scaled up for it"
+    )
     position_std: Annotated[float, Field(ge=0)] = _option(
         0.1, "gaussian: its standard deviation at first, in halves of the map's longer side"
     )
@@ -189,7 +174,7 @@ class ReadoutOptions:
     )
 
 
-@_with_own_errors
+@with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class PenaltyOptions:
     """Strengths of the penalties. Each is an average over neurons, so it means the same for any population.
@@ -231,7 +216,7 @@ class PenaltyOptions:
         return self
 
 
-@_with_own_errors
+@with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TrainingOptions:
     """The loss, the optimiser and the schedule of early stopping."""
@@ -280,7 +265,7 @@ class TrainingOptions:
         return self
 
 
-@_with_own_errors
+@with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class PreprocessingOptions:
     """What is done to images and responses before the fit, undone in `predict`."""
@@ -291,7 +276,7 @@ class PreprocessingOptions:
     scale_responses: bool = _option(True, "divide each neuron's responses by their standard deviation")
 
 
-@_with_own_errors
+@with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ModelOptions:
     """All options of one convolutional model: the defaults suit recordings of responses that are not negative."""
@@ -303,7 +288,7 @@ class ModelOptions:
     preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
 
 
-@_with_own_errors
+@with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class OptimiserOptions:
     """When a minimisation on all data at once stops, and the steps of Adam and SGD."""
@@ -320,7 +305,7 @@ class OptimiserOptions:
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = _option(None, "of sgd; 0.9 if not given")
 
 
-@_with_own_errors
+@with_own_errors
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RunOptions:
     """What the command line asks of a run beside the model's own options."""
@@ -337,64 +322,3 @@ class RunOptions:
     nonfinite: Literal["error", "rows", "neurons"] = _option(
         "error", "responses that are NaN or infinite: refuse them, or leave out rows or neurons"
     )
-
-
-def make_options(kind: type[Any], values: dict[str, Any], where: str = "") -> Any:
-    """An options dataclass from plain values, nested ones too.
-
-    Raises `OptionError` that names an unknown key with the nearest known one, or the value that does not fit.
-
-    >>> make_options(CoreOptions, {"n_map": 4})
-    Traceback (most recent call last):
-    ...
-    whatwhere.errors.OptionError: unknown option 'n_map': known are 'kernel_sizes', 'n_maps', ... Did you mean 'n_maps'?
-    """
-    if not isinstance(values, dict):
-        raise OptionError(f"{where or 'options'}: expected a mapping of names to values (got {values!r}).")
-    options = {option.name: option for option in fields(kind)}
-    check_keys(f"option{' of ' + where if where else ''}", values, options)
-    nested = {
-        name: make_options(kind_of, value, name)
-        for name, value in values.items()
-        if isinstance(kind_of := options[name].type, type) and is_dataclass(kind_of) and not is_dataclass(value)
-    }
-    try:
-        return TypeAdapter(kind).validate_python({**values, **nested})
-    except ValidationError as error:
-        raise OptionError(explain(error, where)) from None
-
-
-def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with `changes` in their place, mappings merged key by key.
-
-    >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}})
-    {'a': {'b': 3, 'c': 2}}
-    """
-    merged = dict(values)
-    for key, change in changes.items():
-        both = isinstance(change, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], change) if both else change
-    return merged
-
-
-def as_plain(options: Any) -> dict[str, Any]:
-    """Options as plain values for a file; `make_options` makes them again.
-
-    >>> as_plain(PreprocessingOptions())
-    {'standardize': 'global', 'scale_responses': True}
-    """
-    plain: dict[str, Any] = TypeAdapter(type(options)).dump_python(options, mode="json")
-    return plain
-
-
-def _closeness(error: Any) -> bool:
-    """Of the alternatives of a union, the one whose type was right but whose value was not says most."""
-    return not error["type"].endswith(("_type", "_parsing"))
-
-
-def explain(error: ValidationError, where: str = "") -> str:
-    """A pydantic error in the project's words: the option, what was expected, what was got."""
-    first = max(error.errors(include_url=False), key=_closeness)
-    name = f"{where}.{first['loc'][0]}" if first["loc"] else where
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{name.strip('.') or 'options'}: {message} (got {first['input']!r})."

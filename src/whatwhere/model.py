@@ -33,6 +33,9 @@ from whatwhere.stored_responses import Responses, mean_of
 SHRUNKEN = ("mask_l1", "feature_l1", "product_l1")
 """Penalties of readouts that proximal steps take; the core's group penalty is split, see `Core.group_sparsity`."""
 
+_OF_DROPOUT = 2
+"""Tells its draws from the others of a step."""
+
 _MOST_IMAGES = 2048
 """Images that the initial biases and statistics are computed from."""
 
@@ -77,9 +80,19 @@ class Model(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         core = self.compiled_core if self.training and self.compiled_core is not None else self.core
-        maps = core(images)  # (n_images, K, h, w)
+        maps = self._dropped(core(images))  # (n_images, K, h, w)
         drive = self.readout(maps) + self.bias  # (n_images, n_neurons)
         return self.nonlinearity(drive)
+
+    def _dropped(self, maps: Tensor) -> Tensor:
+        """In training the share `dropout` of features set to 0, the others scaled up (Srivastava et al. 2014)."""
+        share = self.options.readout.dropout
+        if not (self.training and share):
+            return maps
+        start, stop, whole = self.readout.drawn_for(len(maps))
+        generator = torch.Generator(maps.device).manual_seed(self.readout.step_seed ^ _OF_DROPOUT)
+        kept = torch.rand((whole, *maps.shape[1:]), generator=generator, device=maps.device)[start:stop] >= share
+        return maps * kept / (1 - share)
 
     def penalty(self, options: PenaltyOptions, predictions: Tensor, *, smooth_only: bool = False) -> Tensor:
         """All penalties with their strengths, a scalar; `smooth_only`: but for what proximal steps do."""

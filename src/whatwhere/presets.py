@@ -11,10 +11,8 @@ from whatwhere.config import (
     PreprocessingOptions,
     ReadoutOptions,
     TrainingOptions,
-    as_plain,
-    make_options,
-    merge,
 )
+from whatwhere.plain_options import as_plain, make_options, merge
 
 RECORDING = ModelOptions(readout=ReadoutOptions(sta_smoothing=4.0))
 """Recordings: a small core, softplus, Poisson loss, Adam at 3e-3, early stopping after few checks. Averages are noisy,

@@ -15,7 +15,6 @@ import pandas as pd
 
 from whatwhere.catalogue import MODELS, load_model
 from whatwhere.checks import check_choice, check_keys
-from whatwhere.config import merge
 from whatwhere.errors import FormatError, InputError, OptionError, RunError
 from whatwhere.estimators import CNN, Estimator, Observer
 from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
@@ -23,6 +22,7 @@ from whatwhere.formats import load, predictions
 from whatwhere.formats.npy import map_npy
 from whatwhere.metrics import ScoreTable
 from whatwhere.parallel import helps
+from whatwhere.plain_options import merge
 from whatwhere.recording import Recording
 from whatwhere.recording_parts import check_image_rows
 from whatwhere.rows import CHUNK_BYTES

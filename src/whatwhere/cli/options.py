@@ -9,9 +9,10 @@ import yaml
 
 from whatwhere.catalogue import COMMON, MODELS
 from whatwhere.checks import check_keys
-from whatwhere.config import ModelOptions, RunOptions, as_plain, make_options, merge
+from whatwhere.config import ModelOptions, RunOptions
 from whatwhere.errors import FormatError, OptionError
 from whatwhere.estimators import CNN
+from whatwhere.plain_options import as_plain, make_options, merge
 from whatwhere.presets import PRESETS, preset_options
 
 

@@ -12,8 +12,8 @@ from whatwhere.checks import check_choice
 from whatwhere.cli import console
 from whatwhere.cli.data import Format
 from whatwhere.cli.options import gather
-from whatwhere.config import merge
 from whatwhere.errors import OptionError
+from whatwhere.plain_options import merge
 from whatwhere.search import (
     Failed,
     Pruned,

@@ -9,9 +9,9 @@ from typing import Any
 from whatwhere.catalogue import MODELS, make_model
 from whatwhere.checks import check_choice
 from whatwhere.comparison.subsets import check_numbers, nested_rows, with_split
-from whatwhere.config import merge
 from whatwhere.errors import InputError, OptionError
 from whatwhere.estimators import CNN, Estimator
+from whatwhere.plain_options import merge
 from whatwhere.recording import Recording
 from whatwhere.runs import own_values
 

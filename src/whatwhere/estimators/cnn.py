@@ -17,8 +17,6 @@ from whatwhere.config import (
     PreprocessingOptions,
     ReadoutOptions,
     TrainingOptions,
-    as_plain,
-    make_options,
 )
 from whatwhere.errors import OptionError
 from whatwhere.estimators.base import (
@@ -35,6 +33,7 @@ from whatwhere.estimators.resume import begin_fit, cpu_threads
 from whatwhere.location_posterior import credible_regions, entropy
 from whatwhere.model import Model, Shapes, check_options
 from whatwhere.parallel import Parallel, helps, join_processes
+from whatwhere.plain_options import as_plain, make_options
 from whatwhere.presets import options_over_preset
 from whatwhere.readouts import PosteriorReadout
 from whatwhere.recording import Recording

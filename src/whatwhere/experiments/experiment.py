@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from whatwhere.checks import check_choice
-from whatwhere.config import make_options
 from whatwhere.errors import OptionError
 from whatwhere.experiments.grid import GridObserver, check_folder, run_grid
 from whatwhere.experiments.points import Outcome, Point
+from whatwhere.plain_options import make_options
 from whatwhere.simulation.counts import check_count
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from whatwhere.checks import check_choice
-from whatwhere.config import make_options
 from whatwhere.errors import FormatError, InputError, OptionError, WhatwhereError
 from whatwhere.files import replacing, replacing_folder
 from whatwhere.formats import antolik, filetree, hdf5, npz, nwb
 from whatwhere.formats.reader import Format, Inspection, Item, Write
+from whatwhere.plain_options import make_options
 from whatwhere.recording import Recording
 
 __all__ = ["FORMATS", "Format", "Inspection", "Item", "check_target", "inspect", "load", "save"]

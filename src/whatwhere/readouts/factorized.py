@@ -24,7 +24,7 @@ class FactorizedReadout(Readout):
 
     strengths: ClassVar[frozenset[str]] = frozenset({"mask_l1", "feature_l1", "product_l1"})
     choices: ClassVar[frozenset[str]] = frozenset(
-        {"nonnegative_masks", "nonnegative_features", "hold_features", "feature_norm", "mask_noise"}
+        {"dropout", "nonnegative_masks", "nonnegative_features", "hold_features", "feature_norm", "mask_noise"}
     )
 
     def __init__(self, n_neurons: int, map_shape: tuple[int, int, int], options: ReadoutOptions) -> None:

@@ -18,7 +18,7 @@ class FixedMaskReadout(Readout):
     """
 
     strengths: ClassVar[frozenset[str]] = frozenset({"feature_l1"})
-    choices: ClassVar[frozenset[str]] = frozenset({"nonnegative_features", "hold_features"})
+    choices: ClassVar[frozenset[str]] = frozenset({"nonnegative_features", "hold_features", "dropout"})
 
     def __init__(self, n_neurons: int, map_shape: tuple[int, int, int], options: ReadoutOptions) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ class FullyConnectedReadout(Readout):
     """
 
     strengths: ClassVar[frozenset[str]] = frozenset({"weight_l2", "activity_l1"})
-    choices: ClassVar[frozenset[str]] = frozenset({"mask_noise"})
+    choices: ClassVar[frozenset[str]] = frozenset({"mask_noise", "dropout"})
 
     def __init__(self, n_neurons: int, map_shape: tuple[int, int, int], options: ReadoutOptions) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ class GaussianReadout(Readout):
 
     strengths: ClassVar[frozenset[str]] = frozenset({"feature_l1"})
     choices: ClassVar[frozenset[str]] = frozenset(
-        {"nonnegative_features", "hold_features", "covariance", "position_std"}
+        {"dropout", "nonnegative_features", "hold_features", "covariance", "position_std"}
     )
 
     def __init__(self, n_neurons: int, map_shape: tuple[int, int, int], options: ReadoutOptions) -> None:

@@ -15,8 +15,8 @@ import yaml
 
 from whatwhere.catalogue import MODELS
 from whatwhere.checks import check_choice, check_keys
-from whatwhere.config import merge
 from whatwhere.errors import FormatError, OptionError
+from whatwhere.plain_options import merge
 
 PENALTIES = "penalties."
 """Axes that begin so do not change a model's architecture."""
