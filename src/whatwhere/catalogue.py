@@ -41,10 +41,26 @@ COMMON = {"seed", "device", "threads", "nonfinite", "devices", "nodes"}
 """What is asked of every model alike; one that has no use for it (a device for ridge) is not told."""
 
 
+def model_of(label: str) -> str:
+    """The model that a label stands for: its name, or its name, @, and words that tell it from others of its kind.
+
+    Raises `OptionError` where there is no such model.
+
+    >>> model_of("factorized@one-layer"), model_of("ridge")
+    ('factorized', 'ridge')
+    """
+    return check_choice("model", label.partition("@")[0], MODELS)
+
+
+def is_label(text: str) -> bool:
+    """Whether `model_of` would find a model."""
+    return text.partition("@")[0] in MODELS
+
+
 def make_model(
     name: str, values: dict[str, Any] | None = None, *, preset: str = "recording", **common: Any
 ) -> Estimator:
-    """A model that is not fitted yet.
+    """A model that is not fitted yet; `name` may be a label of one, see `model_of`.
 
     values: options by concern, as in a configuration file, in place of the preset's: `{"core": {"n_maps": 8}}`, or
     `{"strengths": [1, 10]}` for ridge; a strength of the readout given replaces all those that the preset searches.
@@ -54,7 +70,8 @@ def make_model(
     >>> make_model("factorized", {"core": {"n_maps": 8}}).core.n_maps
     8
     """
-    kind = MODELS[check_choice("model", name, MODELS)]
+    name = model_of(name)
+    kind = MODELS[name]
     values = dict(values or {})
     common_names = kind().get_params().keys() & COMMON
     own = {key: value for key, value in common.items() if key in common_names}

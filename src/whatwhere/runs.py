@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from whatwhere.catalogue import MODELS, load_model
+from whatwhere.catalogue import MODELS, is_label, load_model, model_of
 from whatwhere.checks import check_choice, check_keys
 from whatwhere.errors import FormatError, InputError, OptionError, RunError
 from whatwhere.estimators import CNN, Estimator, Observer
@@ -93,7 +93,7 @@ def is_run(folder: Path) -> bool:
 
 def _parts_of(folder: Path) -> list[Path]:
     """The folders of a comparison's models, seeds and numbers of images."""
-    parts = [part for part in folder.iterdir() if part.name in MODELS or _PART.fullmatch(part.name)]
+    parts = [part for part in folder.iterdir() if is_label(part.name) or _PART.fullmatch(part.name)]
     return sorted(part for part in parts if part.is_dir())
 
 
@@ -281,16 +281,21 @@ def neuron_table(model: Estimator, scores: ScoreTable) -> pd.DataFrame:
 
 
 def own_values(name: str, names: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:
-    """The values meant for one model: those under its name, over those shared by the convolutional models."""
-    shared = {key: value for key, value in values.items() if key not in MODELS}
-    convolutional = [model for model in names if issubclass(MODELS[check_choice("model", model, MODELS)], CNN)]
-    check_keys("model in the options", [key for key in values if key in MODELS], names)
+    """The values meant for one model: those under its name, over those shared by the convolutional models.
+
+    names may be labels, `factorized@deep`: those under a label go over those under the model's own name.
+    """
+    shared = {key: value for key, value in values.items() if not is_label(key)}
+    models = {label: model_of(label) for label in names}
+    convolutional = [label for label, model in models.items() if issubclass(MODELS[model], CNN)]
+    check_keys("model in the options", [key for key in values if is_label(key)], [*names, *models.values()])
     if shared and not convolutional:
         raise OptionError(
             f"{', '.join(shared)}: options of the convolutional models, but {', '.join(names)} has none of them. An"
             f" option of its own goes under its name: {names[0]}.NAME=VALUE."
         )
-    return merge(shared if name in convolutional else {}, values.get(name, {}))
+    own = merge(values.get(models[name], {}), values.get(name, {}))
+    return merge(shared if name in convolutional else {}, own)
 
 
 def predict_file(

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from whatwhere.catalogue import COMMON, MODELS
+from whatwhere.catalogue import COMMON, MODELS, is_label
 from whatwhere.checks import check_keys
 from whatwhere.config import ModelOptions, RunOptions
 from whatwhere.errors import FormatError, OptionError
@@ -25,7 +25,7 @@ def gather(config: Path | None, assignments: list[str], flags: dict[str, Any]) -
     values = merge(read_config(config) if config is not None else {}, parse_assignments(assignments))
     run_keys = [option.name for option in fields(RunOptions)]
     concerns = [option.name for option in fields(ModelOptions)]
-    check_keys("option", values, [*run_keys, *concerns, *MODELS])
+    check_keys("option", [key for key in values if not is_label(key)], [*run_keys, *concerns, *MODELS])
     run = {key: value for key, value in values.items() if key in run_keys}
     run.update({key: value for key, value in flags.items() if value is not None})
     models = {key: value for key, value in values.items() if key not in run_keys}

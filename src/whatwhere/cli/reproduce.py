@@ -9,12 +9,16 @@ from whatwhere.checks import check_choice
 from whatwhere.cli import console
 from whatwhere.cli.grids import finish, n_failed, part_of_grid, run
 from whatwhere.cli.options import parse_assignments
+from whatwhere.cli.table1 import NAME, table1
+from whatwhere.errors import OptionError
 from whatwhere.experiments.catalogue import EXPERIMENTS
 from whatwhere.experiments.grid import check_folder
 
+KNOWN = (*EXPERIMENTS, NAME)
+
 
 def reproduce(
-    experiment: Annotated[str, typer.Argument(help=f"One of {', '.join(EXPERIMENTS)}.")],
+    experiment: Annotated[str, typer.Argument(help=f"One of {', '.join(KNOWN)}.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for table, figures and page; made if missing.")],
     preset: Annotated[
         str, typer.Option(help="quick: minutes on two cores (fig5b, fig5e: an hour or two); paper: the whole grid.")
@@ -39,6 +43,10 @@ def reproduce(
     photographs: Annotated[
         str | None, typer.Option(help="fig5, scale: folder whose photographs are cropped; dead leaves if not given.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="table1: the folder of Antolik et al. 2016, or any recording.")
+    ] = None,
+    scans: Annotated[str | None, typer.Option(help="table1: of that folder, such as 1,3; all if not given.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; one a core if not given, 1: none but this.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Do what the folder lacks, and what failed.")] = False,
@@ -47,10 +55,30 @@ def reproduce(
 
     fig1: what sharing one model is worth. fig3: FEV by model, neurons and images. fig4: cell types found. fig5b: units
     of VGG-19, by readout, neurons and images; fig5c, fig5d: their types and places, of one fit that fig5b's folder may
-    hold already; fig5e: more and more types; scale: time and memory for thousands of neurons and images on disk. Every
-    point is kept as it is done, so Ctrl-C loses only those under way; go on with --resume.
+    hold already; fig5e: more and more types; scale: time and memory for thousands of neurons and images on disk.
+    table1: models of visual cortex compared on recordings. Every point is kept as it is done, so Ctrl-C loses only
+    those under way; go on with --resume.
     """
-    chosen = EXPERIMENTS[check_choice("experiment", experiment, EXPERIMENTS)]
+    check_choice("experiment", experiment, KNOWN)
+    if experiment == NAME:
+        table1(
+            out,
+            data=data,
+            scans=scans,
+            preset=preset,
+            models=models,
+            neurons=neurons,
+            seeds=seeds,
+            values=parse_assignments(set_ or []),
+            resume=resume,
+            overwrite=overwrite,
+            unused={"images": images, "weights": weights, "photographs": photographs, "workers": workers},
+        )
+        return
+    for name, value in {"data": data, "scans": scans}.items():
+        if value is not None:
+            raise OptionError(f"--{name} has nothing to act on in {experiment}: it is for {NAME}.")
+    chosen = EXPERIMENTS[experiment]
     part = part_of_grid(models, neurons, images, seeds)
     chosen.grid(preset, **part)  # says what is wrong before anything is done
     flags = {"weights": weights, "photographs": photographs}

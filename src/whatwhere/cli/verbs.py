@@ -146,7 +146,8 @@ def compare(
     """Fit several models under one split, judge all on the held-out part, and print their scores side by side.
 
     The first is set against the others; differences.csv has every pair. An option of one model alone goes under its
-    name: --set fixed-mask.penalties.feature_l1=0.01.
+    name: --set fixed-mask.penalties.feature_l1=0.01. Several of one kind are told apart by words after @: --models
+    factorized,factorized@deep --set factorized@deep.core.kernel_sizes=[9,5,5,5].
 
     --seeds 3 fits networks with seed, seed + 1 and seed + 2 under the split of the first, and judges the mean of their
     predictions too. --images 250,500,all fits every model to so many images (training and validation; each subset holds

@@ -69,7 +69,8 @@ def compare(
 ) -> Comparison:
     """Fits each of the named models to the recording's training part, and judges all on its held-out part at the end.
 
-    - names: of `catalogue.MODELS`; each chooses its strengths on the validation part, one for all, drawn with the seed
+    - names: of `catalogue.MODELS`, or labels of several of one kind, `factorized@deep`; each chooses its strengths on
+      the validation part, one for all, drawn with the seed
     - values: options as for `make_model`, by concern for every convolutional model, or under a model's own name for
       that one alone; `validation_fraction`, wherever given, is that of all
     - seeds: how many; networks are fitted with seed, seed + 1, ..., and the mean of their predictions is scored too.

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from whatwhere.catalogue import MODELS, make_model
-from whatwhere.checks import check_choice
+from whatwhere.catalogue import MODELS, make_model, model_of
 from whatwhere.comparison.subsets import check_numbers, nested_rows, with_split
 from whatwhere.errors import InputError, OptionError
 from whatwhere.estimators import CNN, Estimator
@@ -56,7 +55,7 @@ def draws(name: str) -> bool:
     >>> draws("factorized"), draws("ridge")
     (True, False)
     """
-    return issubclass(MODELS[name], CNN)
+    return issubclass(MODELS[model_of(name)], CNN)
 
 
 def make_plan(
@@ -135,7 +134,7 @@ def options_of(names: Sequence[str], values: dict[str, Any], preset: str) -> dic
         raise OptionError("no models to compare: name at least one.")
     if len(set(names)) < len(names):
         raise OptionError(f"models {', '.join(names)}: each can be compared once.")
-    options = {check_choice("model", name, MODELS): own_values(name, names, values) for name in names}
+    options = {name: own_values(name, names, values) for name in names}
     for name in names:
         make_model(name, options[name], preset=preset)
     given = {name: found for name in names if (found := _given_fraction(name, options[name])) is not None}

@@ -66,3 +66,29 @@ def figure_5b(model: str, n_neurons: int, n_images: int) -> float | None:
     """
     curve = FIGURE_5B.get((model, n_neurons))
     return None if curve is None or n_images not in FIGURE_5B_IMAGES else curve[FIGURE_5B_IMAGES.index(n_images)]
+
+
+TABLE_1: dict[str, tuple[float, float, float, float]] = {
+    "Antolik et al. 2016": (0.51, 0.43, 0.46, 0.47),
+    "lnp": (0.37, 0.30, 0.38, 0.36),
+    "factorized@1-layer": (0.38, 0.32, 0.35, 0.35),
+    "factorized@2-layers": (0.53, 0.43, 0.47, 0.49),
+    "fully-connected": (0.47, 0.34, 0.43, 0.43),
+    "fixed-mask": (0.45, 0.38, 0.41, 0.42),
+    "factorized": (0.55, 0.45, 0.49, 0.50),
+}
+"""Correlation with the repeat-averaged response, scans 1 to 3 and the average over neurons (Table 1, section 5.2).
+
+The networks of one and two layers are of the authors' published code, not in the printed table.
+"""
+TABLE_1_SCANS = ("region1", "region2", "region3")
+
+
+def table_1(model: str, scan: str) -> float | None:
+    """The paper's correlation on a region of Antolik et al. 2016, or the average of all; None for anything else.
+
+    >>> table_1("factorized", "region2"), table_1("factorized", "average"), table_1("posterior", "region1")
+    (0.45, 0.5, None)
+    """
+    numbers = dict(zip((*TABLE_1_SCANS, "average"), TABLE_1.get(model, ()), strict=False))
+    return numbers.get(scan)

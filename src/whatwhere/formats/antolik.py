@@ -75,10 +75,10 @@ def git_blob(content: bytes) -> str:
 
 def recognises(path: Path) -> bool:
     """Whether this folder holds a region's files, or is a folder above that holds the regions."""
-    return path.is_dir() and (any((path / name).exists() for name in FILES) or bool(_regions(path)))
+    return path.is_dir() and (any((path / name).exists() for name in FILES) or bool(regions_of(path)))
 
 
-def _regions(path: Path) -> list[Path]:
+def regions_of(path: Path) -> list[Path]:
     """The region folders in this folder or in `Data/` in it."""
     for parent in (path, path / "Data"):
         found = [parent / region for region in REGIONS if (parent / region).is_dir()]
@@ -90,7 +90,7 @@ def _regions(path: Path) -> list[Path]:
 def read(path: Path, *, nonfinite: str = "error") -> Recording:
     """The recording in one region's folder; `FormatError` names what is missing and where it belongs."""
     if not any((path / name).exists() for name in FILES):
-        named = ", ".join(str(region) for region in _regions(path))
+        named = ", ".join(str(region) for region in regions_of(path))
         raise FormatError(f"{path} holds several regions, which are separate recordings: name one of them, {named}.")
     for name in ("training_inputs.npy", "training_set.npy"):
         if not (path / name).exists():
@@ -141,7 +141,7 @@ def inspect(path: Path) -> list[Item]:
     """Each expected file, of one region or of all: whether it is there, its shape, whether as published."""
     if any((path / name).exists() for name in FILES):
         return [_inspect_file(path / name, name) for name in FILES]
-    return [_inspect_file(region / name, f"{region.name}/{name}") for region in _regions(path) for name in FILES]
+    return [_inspect_file(region / name, f"{region.name}/{name}") for region in regions_of(path) for name in FILES]
 
 
 def _inspect_file(path: Path, name: str) -> Item:
