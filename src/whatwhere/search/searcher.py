@@ -128,15 +128,15 @@ class Searcher:
         if self.observer is not None:
             n_done = sum(state in (DONE, PRUNED) for state in self.study.endings().values())
             self.observer(SearchPlan(self.study.n_points(), n_done, self.pool.n_slots()))
-        table = self._write()
+        self._write()
         while True:
             self.study.alive()
             self._fill(shared)
-            if not self.running and not self.held:
-                return table
-            if not self.running:  # another searcher has what these start from
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-                self.study.take_up()
+            if not self.running:
+                if not self.study.take_up() and not self.held:
+                    return self._write()
+                if self.held:  # another searcher has what these start from
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
                 continue
             for future in wait(self.running, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
                 trial = self.running.pop(future)
@@ -145,8 +145,7 @@ class Searcher:
                     self._submit(shared, trial)
                     continue
                 self.study.tell(trial, ending)
-                table = self._write()
-                self._report(trial, ending, table)
+                self._report(trial, ending, self._write())
             if self.observer is not None and self.running:
                 self.observer(SearchTick(len(self.running), time.monotonic() - self.started))
 

@@ -14,6 +14,7 @@ from whatwhere.checks import check_choice
 from whatwhere.errors import FormatError, OptionError, RunError, WriteError
 from whatwhere.estimators import CNN
 from whatwhere.estimators.resume import check_same_fit
+from whatwhere.files import replacing_folder
 from whatwhere.recording import Recording
 from whatwhere.runs import Run, scores_of, write_run
 from whatwhere.search.point import Failed, RecordingFile, Source, fit_point
@@ -192,7 +193,6 @@ def _judge_best(study: Study, asked: Asked, recording: Recording) -> Run | None:
             raise RunError(f"the best point, {key}, was fitted elsewhere and could not be fitted here: {ending.reason}")
     model = load_model(asked.run_of(key))
     scores = scores_of(model, recording)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    write_run(model, scores, folder)
+    with replacing_folder(folder) as temporary:
+        write_run(model, scores, temporary)
     return Run(model, scores)

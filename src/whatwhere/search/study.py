@@ -96,14 +96,17 @@ class Study:
             if _state(trials[0]) == FAILED:
                 self._enqueue(self._point(trials[0]))
 
-    def take_up(self) -> None:
-        """Enqueues once more the points that a searcher had begun and is gone."""
+    def take_up(self) -> bool:
+        """Enqueues once more the points that a searcher had begun and is gone; whether there were any."""
+        found = False
         for trials in self._by_key().values():
             trial = trials[0]
             if _state(trial) != RUNNING or self._is_alive(str(trial.user_attrs.get("searcher"))):
                 continue
             if self._tell(trial.number, Failed("the search that had begun it ended")):
                 self._enqueue(self._point(trial))
+                found = True
+        return found
 
     def ask(self) -> Trial | None:
         """The next point that is to be fitted, if there is one; a point that has an end already is never given."""
