@@ -126,6 +126,16 @@ def test_all_models_have_one_split_and_their_own_options(compared: tuple[Compari
     assert cnn.asked()["options"]["core"]["n_maps"] == 2
 
 
+def test_the_strengths_chosen_are_told_for_every_model() -> None:
+    data = recording()
+    lnp = ww.LNP(smoothness=(0.1,), sparsity=(0.05,)).fit(data)
+    assert fits.strengths_of(lnp) == "smoothness=0.1 sparsity=0.05"
+    each = ww.Ridge(strengths=(1.0, 10.0), per_neuron=True).fit(data)
+    expected = "strength=1 to 10" if len(set(each.strength_)) > 1 else f"strength={each.strength_[0]:g}"
+    assert fits.strengths_of(each) == expected
+    assert fits.strengths_of(ww.OLS(crop=3).fit(data)) == ""
+
+
 def test_every_pair_is_compared_and_p_corrected_for_their_number(tmp_path: Path) -> None:
     found = compare(recording(), ["ridge", "ols", "lasso"], tmp_path)
     pairs = found.differences

@@ -114,10 +114,12 @@ def strengths_of(model: Estimator) -> str:
     if isinstance(model, CNN):
         strengths = model.model_.options.penalties.single()
         return " ".join(f"{name}={value:g}" for name, value in strengths.items() if value)
-    found = np.unique(np.atleast_1d(getattr(model, "strength_", 0.0)))
-    if len(found) > 1:
-        return f"strength={found[0]:g} to {found[-1]:g}"
-    return f"strength={found[0]:g}" if found[0] else ""
+    words = []
+    for name in getattr(model, "penalties", {}):
+        found = np.unique(np.atleast_1d(getattr(model, f"{name}_")))
+        if found.any():
+            words.append(f"{name}={found[0]:g}" + (f" to {found[-1]:g}" if len(found) > 1 else ""))
+    return " ".join(words)
 
 
 def ensemble(fits: list[Fit]) -> ScoreTable | None:
