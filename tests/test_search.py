@@ -381,8 +381,11 @@ if __name__ == "__main__":
 """
 
 
-def test_a_worker_of_a_cluster_is_lost_and_its_point_goes_to_another(source: RecordingFile, tmp_path: Path) -> None:
+def test_a_worker_of_a_cluster_is_lost_and_its_point_goes_to_another(
+    source: RecordingFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("distributed")
+    monkeypatch.setattr("whatwhere.search.pools._SECONDS_TO_CONNECT", 1.0)
     file, address = tmp_path / "program.py", tmp_path / "scheduler.json"
     file.write_text(CLUSTER)
     module = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
