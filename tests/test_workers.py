@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from whatwhere.workers import visible_gpus
+
 PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
@@ -61,7 +63,7 @@ def test_a_process_that_dies_fails_its_own_call_alone(tmp_path: Path) -> None:
 def test_each_process_has_its_threads_and_its_gpu(tmp_path: Path) -> None:
     out = run(
         tmp_path,
-        """with LocalExecutor(2, threads=3, gpus=[4, 5]) as executor:
+        """with LocalExecutor(2, threads=3, gpus=["4", "5"]) as executor:
     held = [executor.submit(time.sleep, 2) for _ in range(2)]  # so that both processes are made
     for call in held:
         call.result()
@@ -121,3 +123,13 @@ def _runs(process: int) -> bool:
         return False
     stat = Path(f"/proc/{process}/stat")
     return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_gpus_are_named_as_the_environment_lists_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6, GPU-1f2e")
+    assert visible_gpus() == ["6", "GPU-1f2e"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_gpus() == ["0", "1"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert visible_gpus() == []

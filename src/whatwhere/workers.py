@@ -20,6 +20,16 @@ from whatwhere.process_memory import keep_freed_memory
 DIED = "its process was killed, or died: too little memory is the usual reason, fewer workers the remedy"
 
 
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def visible_gpus() -> list[str]:
+    """The CUDA devices of this process as `CUDA_VISIBLE_DEVICES` names them: those that it lists, else by number."""
+    listed = [name.strip() for name in os.environ.get(_VISIBLE, "").split(",")]
+    n_gpus = torch.cuda.device_count()
+    return listed[:n_gpus] if any(listed) else [str(number) for number in range(n_gpus)]
+
+
 class WorkerDiedError(WhatwhereError, RuntimeError):
     """The process that a call was given to has ended without an answer."""
 
@@ -29,7 +39,7 @@ class LocalExecutor(Executor):
 
     A process that dies fails the one call that it was at, with `WorkerDiedError`, and is replaced for the next. What is
     called, what it is given and what it returns must be of modules that can be imported. threads: of the CPU, for each
-    process. gpus: numbers of CUDA devices; each process sees one of them, in turn. The processes end with this one,
+    process. gpus: names of CUDA devices (`visible_gpus`); each process sees one of them, in turn. The processes end with this one,
     however that ends; Ctrl-C is this one's to handle.
 
     >>> with LocalExecutor(1) as executor:
@@ -37,7 +47,7 @@ class LocalExecutor(Executor):
     (3, 1)
     """
 
-    def __init__(self, n_workers: int, threads: int = 1, gpus: Sequence[int] = ()) -> None:
+    def __init__(self, n_workers: int, threads: int = 1, gpus: Sequence[str] = ()) -> None:
         self._threads = ThreadPoolExecutor(n_workers)  # each waits for one process
         self._all = [_Worker(threads, gpus[number % len(gpus)] if gpus else None) for number in range(n_workers)]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -74,7 +84,7 @@ class LocalExecutor(Executor):
 class _Worker:
     """One process, made at the first call and again after it died."""
 
-    def __init__(self, threads: int, gpu: int | None) -> None:
+    def __init__(self, threads: int, gpu: str | None) -> None:
         self.threads, self.gpu = threads, gpu
         self.lock, self.killed = Lock(), False
         self.process: Any = None
@@ -112,12 +122,12 @@ class _Worker:
                 self.process.join()
 
 
-def _serve(connection: Connection, threads: int, gpu: int | None) -> None:
+def _serve(connection: Connection, threads: int, gpu: str | None) -> None:
     """In a new process: answers calls until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        os.environ[_VISIBLE] = gpu
     keep_freed_memory()
     torch.set_num_threads(threads)
     threadpool_limits(threads)  # of NumPy's and SciPy's libraries

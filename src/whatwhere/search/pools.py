@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
 
-import torch
-
 from whatwhere.errors import OptionError
 from whatwhere.recording import Recording
 from whatwhere.rows import is_lazy
 from whatwhere.search.point import Source
-from whatwhere.workers import LocalExecutor
+from whatwhere.workers import LocalExecutor, visible_gpus
 
 _SECONDS_TO_CONNECT = 20.0
 
@@ -51,9 +49,9 @@ def local_pool(n_workers: int | None = None, threads: int | None = None) -> Iter
 
     threads: of each; by default the cores are divided among them. With GPUs each process has one of them.
     """
-    cores, n_gpus = os.cpu_count() or 1, torch.cuda.device_count()
-    n_workers = n_workers or n_gpus or cores
-    with LocalExecutor(n_workers, threads or max(1, cores // n_workers), range(n_gpus)) as executor:
+    cores, gpus = os.cpu_count() or 1, visible_gpus()
+    n_workers = n_workers or len(gpus) or cores
+    with LocalExecutor(n_workers, threads or max(1, cores // n_workers), gpus) as executor:
         yield LocalPool(executor, n_workers)
 
 
