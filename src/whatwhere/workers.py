@@ -38,9 +38,10 @@ class LocalExecutor(Executor):
     """Up to `n_workers` calls at once, each in a process of its own, made afresh ("spawn") when it is first needed.
 
     A process that dies fails the one call that it was at, with `WorkerDiedError`, and is replaced for the next. What is
-    called, what it is given and what it returns must be of modules that can be imported. threads: of the CPU, for each
-    process. gpus: names of CUDA devices (`visible_gpus`); each process sees one of them, in turn. The processes end with this one,
-    however that ends; Ctrl-C is this one's to handle.
+    called, what it is given and what it returns must be of modules that can be imported. The processes end with this
+    one, however that ends; Ctrl-C is this one's to handle.
+
+    threads: of the CPU, for each process. gpus: names of CUDA devices (`visible_gpus`), one for each process, in turn.
 
     >>> with LocalExecutor(1) as executor:
     ...     executor.submit(divmod, 7, 2).result()
