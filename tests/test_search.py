@@ -2,11 +2,13 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import pandas as pd
 import pytest
 
 import whatwhere as ww
-from whatwhere.errors import OptionError, RunError
+from whatwhere.errors import InputError, OptionError, RunError
+from whatwhere.estimators import Estimator
 from whatwhere.search import (
     Failed,
     Fitted,
@@ -26,14 +29,21 @@ from whatwhere.search import (
     SearchProgress,
     SearchResult,
     dask_pool,
+    folder_lock,
+    local_pool,
     make_space,
     search,
 )
+from whatwhere.search.folder_lock import alone_in
+from whatwhere.search.point import Task, fit_point
 from whatwhere.search.pools import LocalPool
+from whatwhere.search.searching import _plain
 from whatwhere.search.study import Study
 from whatwhere.simulation import gabor_population, simulate
 
-QUICK = {"core": {"kernel_sizes": [5], "n_maps": 2}, "training": {"max_steps": 60, "check_every": 10, "batch_size": 32}}
+QUICK = {"core": {"kernel_sizes": [5]}, "training": {"max_steps": 60, "check_every": 10, "batch_size": 32}}
+SHORT = {"core": {"n_maps": 2}, "training": QUICK["training"]}
+COMMON = {"seed": 0, "device": "cpu", "threads": 1}
 STRENGTHS = {"penalties.product_l1": [0.01, 0.1, 0.03], "core.n_maps": [1, 2]}
 
 
@@ -81,7 +91,7 @@ def test_every_point_is_fitted_as_a_fit_of_its_own_would_be(
     pd.testing.assert_frame_equal(result.table, written, check_dtype=False)
     for row in result.table.iloc[[0, 4]].to_dict("records"):
         values = {**QUICK, "penalties": {"product_l1": row["penalties.product_l1"]}}
-        values["core"] = {**QUICK["core"], "n_maps": row["core.n_maps"]}
+        values["core"] = {**QUICK["core"], "n_maps": int(row["core.n_maps"])}
         alone = ww.FactorizedCNN(**values, seed=0, device="cpu", threads=1).fit(recording)
         assert row["validation_loss"] == alone.candidates_["validation_loss"].min()
         kept = ww.load_model(tmp_path / "out/points" / row["key"])
@@ -121,7 +131,7 @@ def test_a_second_call_fits_nothing_again(source: RecordingFile, tmp_path: Path)
 def test_a_point_that_fails_is_told_and_tried_again(source: RecordingFile, tmp_path: Path) -> None:
     axes = {"core.kernel_sizes": [[5], [99]], "penalties.product_l1": [0.03]}
     events: list[Any] = []
-    result = run(source, tmp_path / "out", make_space("factorized", axes, QUICK), observer=events.append)
+    result = run(source, tmp_path / "out", make_space("factorized", axes, SHORT), observer=events.append)
     assert result.table["state"].tolist() == ["done", "failed"]
     assert "kernel of layer 1 (99 x 99 pixels) is larger" in result.table["reason"][1]
     assert np.isnan(float(result.table["validation_loss"][1]))
@@ -129,7 +139,7 @@ def test_a_point_that_fails_is_told_and_tried_again(source: RecordingFile, tmp_p
     assert [type(event.ending) for event in ended] == [Fitted, Failed]
     assert ended[-1].n_failed == 1
     again = Here()
-    result = run(source, tmp_path / "out", make_space("factorized", axes, QUICK), resume=True, executor=again)
+    result = run(source, tmp_path / "out", make_space("factorized", axes, SHORT), resume=True, executor=again)
     assert again.n_calls == 1
     assert sorted(result.table["state"]) == ["done", "failed"]
     assert len(result.table) == 2
@@ -155,9 +165,9 @@ def test_points_of_one_architecture_start_from_each_other(
 def test_a_fit_starts_only_from_what_fits(recording: ww.Recording) -> None:
     small = ww.FactorizedCNN(**QUICK, threads=1).fit(recording)
     more = {**QUICK, "core": {**QUICK["core"], "n_maps": 3}}
-    with pytest.raises(OptionError, match=r"start has parameters that do not fit \(core"):
+    with pytest.raises(OptionError, match="start has other options of core, n_maps"):
         ww.FactorizedCNN(**more, threads=1).fit(recording, start=small)
-    with pytest.raises(OptionError, match="start is a ridge model: expected a convolutional one"):
+    with pytest.raises(OptionError, match="start is a ridge model: expected another factorized"):
         ww.FactorizedCNN(**QUICK, threads=1).fit(recording, start=ww.Ridge().fit(recording))
 
 
@@ -218,10 +228,11 @@ def test_a_point_drawn_twice_is_fitted_once(source: RecordingFile, tmp_path: Pat
         ("factorized", {"sampler": "tpe"}, "needs a number of points, n_trials: got None"),
         ("factorized", {"sampler": "tpe", "n_trials": 3, "warm_start": True}, "warm_start is for grids"),
         ("factorized", {"pruner": "median", "warm_start": True}, "warm_start and a pruner exclude each other"),
-        ("factorized", {"prune_after": 0}, "prune_after must be at least 1 step, got 0"),
+        ("factorized", {"pruner": "median", "prune_after": 0}, "prune_after must be at least 1 step, got 0"),
+        ("factorized", {"prune_after": 9}, r"prune_after \(=9\) has nothing to act on without a pruner"),
         ("factorized", {"storage": "nosql://x"}, "the storage 'nosql://x' cannot be opened"),
         ("ridge", {"pruner": "median"}, "a pruner has nothing to act on: ridge is solved, not trained"),
-        ("ols", {}, "ols is not judged on validation images|unknown option of ols"),
+        ("ols", {}, "unknown option of ols 'strengths'"),
     ],
 )
 def test_options_that_cannot_be_are_refused(
@@ -249,34 +260,40 @@ def test_several_strengths_a_point_cannot_be_pruned(source: RecordingFile, tmp_p
     assert "a point fits 2 strengths, and only one can be given up" in result.table["reason"][0]
 
 
+def begun(source: RecordingFile, space: Any, address: str) -> Study:
+    """The study as a search of these begins it, on another machine, without fitting anything."""
+    asked = {**space.plain(), "preset": "recording", **_plain(SearchOptions(storage=address)), "seed": 0}
+    study = Study(address, "search", space, sampler="grid", asked={**asked, "data": source.load().fingerprint()})
+    study.me = "another-machine:1:0.0"
+    study.begin(space.grid())
+    return study
+
+
 def test_two_searches_on_one_storage_share_the_points(source: RecordingFile, tmp_path: Path) -> None:
-    """The second one begins while the first has a point under way, and finds the others."""
+    """The second one begins while the first has a point under way, finds the others, and waits for that one."""
     space, address = make_space("factorized", STRENGTHS, QUICK), f"journal:{tmp_path / 'journal.log'}"
-    first = Study(address, "search", space, sampler="grid")
-    first.begin(space.grid())
+    first = begun(source, space, address)
     held = first.ask()
     assert held is not None
-    calls = Here()
+
+    class Last(Here):
+        def submit(self, *args: Any, **keywords: Any) -> Future[Any]:
+            if self.n_calls == 4:  # the best, whose model is on another disk
+                first.tell(held, Fitted(0.0, 1.0, 10, "converged"))
+            return super().submit(*args, **keywords)
+
+    calls = Last()
     result = run(source, tmp_path / "second", space, SearchOptions(storage=address), executor=calls)
     assert calls.n_calls == 5
-    assert sorted(result.table["state"]) == ["done"] * 5 + ["running"]
-    first.tell(held, Fitted(0.0, 1.0, 10, "converged"))  # the best, whose model is on another disk
-    third = Here()
-    result = run(source, tmp_path / "second", space, SearchOptions(storage=address), executor=third, resume=True)
-    assert third.n_calls == 0
     assert (result.table["state"] == "done").all()
     assert first.ask() is None
     assert result.best is not None
     assert result.best.model.asked()["options"]["penalties"]["product_l1"] == held.point["penalties.product_l1"]
 
 
-def test_points_of_a_search_that_is_gone_are_taken_up(
-    source: RecordingFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_points_of_a_search_that_is_gone_are_taken_up(source: RecordingFile, tmp_path: Path) -> None:
     space, address = make_space("factorized", STRENGTHS, QUICK), f"journal:{tmp_path / 'journal.log'}"
-    gone = Study(address, "search", space, sampler="grid")
-    gone.me = "another-machine:1:0.0"
-    gone.begin(space.grid())
+    gone = begun(source, space, address)
     assert gone.ask() is not None
     gone.study.set_user_attr("alive another-machine:1:0.0", time.time() - 3600)
     calls = Here()
@@ -286,13 +303,106 @@ def test_points_of_a_search_that_is_gone_are_taken_up(
     assert len(result.table) == 6
 
 
+def test_a_study_that_was_begun_with_something_else_is_refused(source: RecordingFile, tmp_path: Path) -> None:
+    """Of one name in one storage: its losses would be those of other data or options."""
+    space, address = make_space("ridge", {"strengths": [1.0, 10.0]}), f"sqlite:///{tmp_path / 's.db'}"
+    of_ridge = {"seed": 0}
+    here = LocalPool(Here(), 1)
+    search(source, space, tmp_path / "one", here, SearchOptions(storage=address), **of_ridge)
+    data = source.load()
+    path = ww.save(ww.Recording(data.images, data.responses * 2, test=data.test), tmp_path / "other.h5")
+    other, options = RecordingFile(str(path)), SearchOptions(storage=address)
+    with pytest.raises(RunError, match=r"the study 'search' in sqlite.* was begun with something else: data"):
+        search(other, space, tmp_path / "two", here, options, **of_ridge)
+    found = search(other, space, tmp_path / "two", here, options, overwrite=True, **of_ridge)  # of the study, too
+    alone = ww.Ridge([1.0]).fit(other.load()).history_["validation_loss"][0]
+    assert found.table["validation_loss"][0] == pytest.approx(alone)
+    with pytest.raises(RunError, match="begun with something else: storage"):
+        search(other, space, tmp_path / "two", here, SearchOptions(), resume=True, **of_ridge)
+
+
+def test_a_point_that_ended_and_was_not_told_is_only_read_again(source: RecordingFile, tmp_path: Path) -> None:
+    values, place = {**QUICK, "penalties": {"product_l1": 0.1}}, tmp_path / "point"
+    task = Task("factorized", values, "recording", COMMON, str(place), source.load().fingerprint())
+    first = fit_point(source, task)
+    assert isinstance(first, Fitted)
+    written = (place / "model.safetensors").stat().st_mtime_ns
+    second = fit_point(source, task)
+    assert isinstance(second, Fitted)
+    assert (second.loss, second.steps, second.stopped) == (first.loss, first.steps, first.stopped)
+    assert (place / "model.safetensors").stat().st_mtime_ns == written
+    assert not list(place.glob(".in-use"))
+    for changes, reason in (
+        ({"values": {**values, "core": {"kernel_sizes": [3]}}}, "begun with something else"),
+        ({"data": "another", "folder": str(tmp_path / "q")}, "does not hold what it held when the search was begun"),
+        ({"version": "0.0.1"}, "this worker has whatwhere"),
+    ):
+        failed = fit_point(source, replace(task, **changes))
+        assert isinstance(failed, Failed)
+        assert reason in failed.reason
+
+
+def test_one_process_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    lock = tmp_path / ".in-use"
+    with alone_in(tmp_path):
+        assert not folder_lock._taken(lock)
+        lock.write_text(f"{platform.node()} 999999999")  # a process that is no more
+        assert not folder_lock._taken(lock)
+        assert not lock.exists()
+        lock.write_text("another-machine 1")
+        assert not folder_lock._taken(lock)
+        assert lock.exists()
+        os.utime(lock, (0, 0))
+        assert not folder_lock._taken(lock)
+        assert not lock.exists()
+        assert folder_lock._taken(lock)
+    assert not lock.exists()
+
+
+def test_the_test_part_is_read_once_and_last(
+    source: RecordingFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    calls, evaluate = Here(), Estimator.evaluate
+
+    def watched(self: Estimator, *args: Any, **keywords: Any) -> Any:
+        read.append(calls.n_calls)
+        return evaluate(self, *args, **keywords)
+
+    monkeypatch.setattr(Estimator, "evaluate", watched)
+    run(source, tmp_path / "out", executor=calls)
+    assert read == [6]
+
+
+def test_hyperband_gives_up_points_too(source: RecordingFile, tmp_path: Path) -> None:
+    axes = {"penalties.product_l1": [0.03, 0.04, 0.05, 0.06, 0.07, 30.0, 40.0, 50.0, 60.0]}
+    space = make_space("factorized", axes, {**QUICK, "training": {**QUICK["training"], "max_steps": 90}})
+    result = run(source, tmp_path / "out", space, SearchOptions(pruner="hyperband", prune_after=10))
+    assert set(result.table["state"]) == {"done", "pruned"}
+    assert (result.table["steps"][result.table["state"] == "pruned"] < 90).all()
+
+
+def test_what_fits_no_point_is_refused_and_what_fits_some_is_not(source: RecordingFile, tmp_path: Path) -> None:
+    axes = {"core.kernel_sizes": [[99], [5]], "penalties.product_l1": [np.float64(0.03)]}
+    result = run(source, tmp_path / "out", make_space("factorized", axes, SHORT))
+    assert result.table["state"].tolist() == ["failed", "done"]
+    none = make_space("factorized", {"core.kernel_sizes": [[99], [77]]}, SHORT)
+    with pytest.raises(InputError, match="kernel of layer 1"):
+        run(source, tmp_path / "none", none)
+    twice = make_space("factorized", {"core.n_maps": [1]}, SHORT)
+    with pytest.raises(OptionError, match=r"core.n_maps is an axis of the space and among the options"):
+        run(source, tmp_path / "twice", twice)
+    with pytest.raises(OptionError, match="workers must be at least 1, got 0"), local_pool(0):
+        pass
+
+
 PROGRAM = """
 import sys
 from whatwhere.search import RecordingFile, SearchOptions, local_pool, make_space, search
 
 if __name__ == "__main__":
     source, folder, n_workers = sys.argv[1:]
-    options = {"core": {"kernel_sizes": [5], "n_maps": 2}, "readout": {"nonlinearity": "softplus"},
+    options = {"core": {"kernel_sizes": [5]}, "readout": {"nonlinearity": "softplus"},
                "training": {"max_steps": 1500, "check_every": 50, "patience": 30, "batch_size": 32,
                             "checkpoint_seconds": 0.1}}
     axes = {"penalties.product_l1": [0.01, 0.02, 0.03, 0.05], "core.n_maps": [1, 2]}
@@ -371,7 +481,7 @@ from whatwhere.search import RecordingFile, dask_pool, make_space, search
 
 if __name__ == "__main__":
     source, folder, address = sys.argv[1:]
-    options = {"core": {"kernel_sizes": [5], "n_maps": 2},
+    options = {"core": {"n_maps": 2},
                "training": {"max_steps": 1500, "check_every": 50, "patience": 30, "batch_size": 32,
                             "checkpoint_seconds": 0.1}}
     axes = {"penalties.product_l1": [0.01, 0.02, 0.03, 0.05], "core.kernel_sizes": [[5], [99]]}
@@ -431,5 +541,5 @@ def test_a_worker_of_a_cluster_is_lost_and_its_point_goes_to_another(
 def _of_cluster() -> tuple[dict[str, Any], dict[str, Any]]:
     """Axes and options as the program on the cluster has them."""
     training = {"max_steps": 1500, "check_every": 50, "patience": 30, "batch_size": 32, "checkpoint_seconds": 0.1}
-    options = {"core": {"kernel_sizes": [5], "n_maps": 2}, "training": training}
+    options = {"core": {"n_maps": 2}, "training": training}
     return {"penalties.product_l1": [0.01, 0.02, 0.03, 0.05], "core.kernel_sizes": [[5], [99]]}, options

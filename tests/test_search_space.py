@@ -13,7 +13,7 @@ from whatwhere.search.warm_start import path_order, predecessors
 YAML = """
 model: posterior
 options:
-  core: {kernel_sizes: [7, 3]}
+  core: {batch_norm: false}
 space:
   core.n_maps: [4, 8]
   core.separable: [true, false]
@@ -29,15 +29,15 @@ def test_yaml_gives_axes_and_options(tmp_path: Path) -> None:
     file.write_text(YAML)
     space = read_space(file)
     assert space.model == "posterior"
-    assert space.options == {"core": {"kernel_sizes": [7, 3]}}
+    assert space.options == {"core": {"batch_norm": False}}
     assert space.axes["core.kernel_sizes"] == Choice(([7], [7, 3], 5))
     assert space.axes["training.learning_rate"] == Range(1e-4, 1e-2, True, 3)
     patience = space.axes["training.patience"]
     assert isinstance(patience, Range)
     assert patience.whole
     point = {"core.n_maps": 8, "core.kernel_sizes": [5]}
-    assert space.values(point) == {"core": {"kernel_sizes": [5], "n_maps": 8}}
-    assert space.options == {"core": {"kernel_sizes": [7, 3]}}  # as it was
+    assert space.values(point) == {"core": {"batch_norm": False, "kernel_sizes": [5], "n_maps": 8}}
+    assert space.options == {"core": {"batch_norm": False}}  # as it was
 
 
 def test_a_grid_has_every_combination_once() -> None:

@@ -86,7 +86,8 @@ def _of(values: dict[str, Any], models: list[str]) -> dict[str, Any]:
 def test_the_papers_numbers_stand_beside(antolik: Path, tmp_path: Path) -> None:
     table = run_table1(load_scans(antolik), tmp_path, models=["factorized", "ridge"], values=SHORT)
     factorized = table.results[table.results["model"] == "factorized"].set_index("scan")["paper"]
-    assert factorized.to_dict() == {"region1": 0.55, "region3": 0.49, "average": 0.50}
+    assert factorized[["region1", "region3"]].tolist() == [0.55, 0.49]
+    assert np.isnan(factorized["average"]), "the paper's is that of three scans"
     assert table.results[table.results["model"] == "ridge"]["paper"].isna().all()
     form = paper_form(table.results)
     assert list(form.columns) == ["model", "scan 1", "scan 3", "average"]
@@ -102,7 +103,7 @@ def test_the_papers_numbers_stand_beside(antolik: Path, tmp_path: Path) -> None:
     assert "(paper 0.55)" in page
     figure = table_figure(table.results)
     crosses = [line.get_xdata() for axes in figure.axes for line in axes.lines if line.get_marker() == "x"]
-    np.testing.assert_allclose(np.concatenate(crosses)[[0, 2, 4]], [0.55, 0.49, 0.50])
+    np.testing.assert_allclose(np.concatenate(crosses)[[0, 2]], [0.55, 0.49])
 
 
 def test_it_resumes_without_fitting_again(antolik: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

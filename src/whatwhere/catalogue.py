@@ -1,5 +1,6 @@
 """Every model by its name, made from plain values and found again from its files."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ MODELS: dict[str, type[Estimator]] = {
 USUAL = ("factorized", "fixed-mask", "fully-connected", "ridge")
 """Models that are compared where none are named: the paper's three readouts and a linear one."""
 
+_LABEL = re.compile(r"[^@]*(@\w[\w.-]*)?")
+
 COMMON = {"seed", "device", "threads", "nonfinite", "devices", "nodes"}
 """What is asked of every model alike; one that has no use for it (a device for ridge) is not told."""
 
@@ -49,12 +52,14 @@ def model_of(label: str) -> str:
     >>> model_of("factorized@one-layer"), model_of("ridge")
     ('factorized', 'ridge')
     """
+    if not _LABEL.fullmatch(label):
+        raise OptionError(f"the label {label!r} names no folder: expected letters, digits, and _ - . after the @.")
     return check_choice("model", label.partition("@")[0], MODELS)
 
 
 def is_label(text: str) -> bool:
     """Whether `model_of` would find a model."""
-    return text.partition("@")[0] in MODELS
+    return text.partition("@")[0] in MODELS and _LABEL.fullmatch(text) is not None
 
 
 def make_model(

@@ -173,10 +173,12 @@ def fit_kept(
     resume: bool = False,
     observer: Observer | None = None,
     tensorboard: bool = False,
+    start: Estimator | None = None,
 ) -> Estimator:
     """Fits `model` and keeps it in `folder` without scoring it; a fit that had ended is only read again.
 
-    As `fit_run`, which does all of it at once. Scores that the folder holds of an earlier fit are removed.
+    As `fit_run`, which does all of it at once. Scores that the folder holds of an earlier fit are removed. start: see
+    `CNN.fit`.
     """
 
     def begin() -> bool:
@@ -195,7 +197,10 @@ def fit_kept(
         return model
     (folder / METRICS_FILE).unlink(missing_ok=True)
     with _watched(model, folder, observer, tensorboard) as told:
-        model.fit(recording, folder=folder, resume=resume, observer=told)
+        if start is not None and isinstance(model, CNN):
+            model.fit(recording, folder=folder, resume=resume, observer=told, start=start)
+        else:
+            model.fit(recording, folder=folder, resume=resume, observer=told)
     write_fit(model, folder)
     if model.stopped_ != "interrupted":
         _remove_checkpoints(folder)

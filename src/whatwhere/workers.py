@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no types
 
+from whatwhere.checks import check_positive
 from whatwhere.errors import WhatwhereError
 from whatwhere.process_memory import keep_freed_memory
 
@@ -21,6 +23,13 @@ DIED = "its process was killed, or died: too little memory is the usual reason, 
 
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+READY = True
+"""The first word of a new process."""
+
+
+def usable_cores() -> int:
+    """How many cores this process may use: a job on a cluster often has fewer than its machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:
@@ -49,6 +58,8 @@ class LocalExecutor(Executor):
     """
 
     def __init__(self, n_workers: int, threads: int = 1, gpus: Sequence[str] = ()) -> None:
+        check_positive("n_workers", n_workers)
+        check_positive("threads", threads)
         self._threads = ThreadPoolExecutor(n_workers)  # each waits for one process
         self._all = [_Worker(threads, gpus[number % len(gpus)] if gpus else None) for number in range(n_workers)]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -109,11 +120,22 @@ class _Worker:
 
     def _begin(self) -> Connection:
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, self.threads, self.gpu), daemon=True)
-        self.process.start()
-        theirs.close()  # so that its death closes the last other end
-        return self.connection
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self.threads, self.gpu), daemon=True)
+        try:
+            process.start()
+            theirs.close()  # so that its death closes the last other end
+            if ours.recv() is not READY:
+                raise EOFError
+        except (EOFError, ConnectionError) as error:
+            raise RuntimeError(
+                "a new process ended before it could be asked anything: see what it printed. A script that starts"
+                ' processes needs `if __name__ == "__main__":` around what it does.'
+            ) from error
+        finally:
+            theirs.close()
+        self.process, self.connection = process, ours
+        return ours
 
     def kill(self) -> None:
         with self.lock:
@@ -132,17 +154,28 @@ def _serve(connection: Connection, threads: int, gpu: str | None) -> None:
     keep_freed_memory()
     torch.set_num_threads(threads)
     threadpool_limits(threads)  # of NumPy's and SciPy's libraries
+    connection.send(READY)
     with suppress(EOFError, ConnectionError):
         while True:
-            function, args, keywords = connection.recv()
-            try:
-                answer: tuple[bool, Any] = (True, function(*args, **keywords))
-            except Exception as error:
-                answer = (False, error)
-            try:
-                connection.send(answer)
-            except (TypeError, AttributeError, ValueError, RuntimeError) as error:  # it cannot be sent
-                connection.send((False, RuntimeError(f"{type(error).__name__}: {error}")))
+            connection.send(_answer(connection))
+
+
+def _answer(connection: Connection) -> tuple[bool, Any]:
+    """What comes of the next call, or how it failed, as something that can be sent."""
+    try:
+        function, args, keywords = connection.recv()
+        answer = function(*args, **keywords)
+    except (EOFError, ConnectionError):
+        raise
+    except Exception as error:
+        answer, well = error, False
+    else:
+        well = True
+    try:
+        ForkingPickler.dumps(answer)
+    except Exception as error:
+        return False, RuntimeError(f"an answer cannot be sent: {type(error).__name__}: {error}")
+    return well, answer
 
 
 def _end_with_parent() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
+from whatwhere.catalogue import COMMON
 from whatwhere.checks import check_choice
 from whatwhere.cli import console
 from whatwhere.cli.data import Format
@@ -46,7 +47,7 @@ def search(
     sampler: Annotated[str, typer.Option(help=f"How points are chosen: {', '.join(SAMPLERS)}.")] = "grid",
     points: Annotated[int | None, typer.Option(help="How many points random and tpe try.")] = None,
     pruner: Annotated[str, typer.Option(help=f"Which points are given up early: {', '.join(PRUNERS)}.")] = "none",
-    prune_after: Annotated[int, typer.Option(help="Steps before which none is given up.")] = 300,
+    prune_after: Annotated[int | None, typer.Option(help="Steps before which none is given up (default 300).")] = None,
     warm_start: Annotated[
         bool,
         typer.Option(
@@ -94,7 +95,8 @@ def search(
     if scheduler is not None and workers is not None:
         raise OptionError(f"workers (={workers}) are processes of this machine: a scheduler has its own. Give one.")
     source = RecordingFile(str(recording.resolve()), format, options.nonfinite, options.neurons, options.seed)
-    common: dict[str, Any] = {"seed": options.seed, "device": options.device, "nonfinite": options.nonfinite}
+    common: dict[str, Any] = {name: getattr(options, name) for name in COMMON - {"threads"}}
+    threads = threads or options.threads
     pools: AbstractContextManager[Any] = local_pool(workers, threads)
     if scheduler is not None:
         common["threads"] = threads or 1

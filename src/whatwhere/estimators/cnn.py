@@ -127,7 +127,7 @@ class CNN(Estimator):
         if kept is not None:
             asked = {**self.asked(), "data": fingerprint, "device": device.type}
             if start is not None:
-                asked["start"] = checksum(parameters_of(start))
+                asked["start"] = checksum(self._parameters_of(start, options))
             if parallel.size > 1:
                 asked["processes"] = parallel.size
             threads = parallel.from_first(partial(begin_fit, kept, asked, self.threads, resume))
@@ -147,7 +147,7 @@ class CNN(Estimator):
                 resume=resume,
                 observer=given_to,
                 parallel=parallel,
-                start=None if start is None else parameters_of(start),
+                start=None if start is None else self._parameters_of(start, options),
             )
             prepared = replace(prepared, notes=(*prepared.notes, *nothing_found(model, prepared.data)))
         self.remember(recording, rows[0], fingerprint)
@@ -164,6 +164,22 @@ class CNN(Estimator):
             Model(self.name, options, shapes_of(recording))  # takes no memory
         recording.split(options.training.validation_fraction, self.seed)
         return recording.check_nonnegative() if options.training.loss == "poisson" else recording
+
+    def _parameters_of(self, start: Estimator, options: ModelOptions) -> dict[str, Tensor]:
+        """The parameters and statistics of a model that this one may start from; `OptionError` where it may not."""
+        if not isinstance(start, CNN) or start.name != self.name:
+            raise OptionError(f"start is a {start.name} model: expected another {self.name}, for its parameters.")
+        start.check_fitted()
+        for concern in ("core", "preprocessing"):
+            theirs, ours = getattr(start.options_, concern), getattr(options, concern)
+            wrong = [
+                option.name for option in fields(ours) if getattr(theirs, option.name) != getattr(ours, option.name)
+            ]
+            if wrong:
+                raise OptionError(
+                    f"start has other options of {concern}, {', '.join(wrong)}: its parameters would not mean the same."
+                )
+        return {name: tensor.cpu() for name, tensor in start.model_.state_dict().items()}
 
     def _keep(self, model: Model, options: ModelOptions, prepared: Prepared, results: list[Result]) -> None:
         self.options_ = options
@@ -311,14 +327,6 @@ class PosteriorCNN(CNN):
     def credible_regions(self, level: float = 0.9) -> np.ndarray:
         """The smallest region of the map that holds each neuron with probability `level`: bool (n_neurons, h, w)."""
         return credible_regions(self.location_posterior_, level)
-
-
-def parameters_of(start: Estimator) -> dict[str, Tensor]:
-    """The parameters and statistics that a fit may start from; `OptionError` for a model that has no network."""
-    if not isinstance(start, CNN):
-        raise OptionError(f"start is a {start.name} model: expected a convolutional one, for its parameters.")
-    start.check_fitted()
-    return {name: tensor.cpu() for name, tensor in start.model_.state_dict().items()}
 
 
 def _varied(penalties: PenaltyOptions, n: int) -> dict[str, list[float]]:

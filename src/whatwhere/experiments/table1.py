@@ -213,7 +213,9 @@ def results_table(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
     if len(comparisons) > 1:
         tables.append(_average(tables, comparisons))
     table = pd.concat(tables, ignore_index=True)
-    table.insert(5, "paper", [table_1(*key) for key in zip(table["model"], table["scan"], strict=True)])
+    is_papers = set(comparisons) == set(TABLE_1_SCANS)  # or the average would be another one
+    told = [(model, scan) for model, scan in zip(table["model"], table["scan"], strict=True)]
+    table.insert(5, "paper", [table_1(*key) if is_papers or key[1] != AVERAGE else None for key in told])
     return table
 
 

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,11 +14,12 @@ import numpy as np
 from whatwhere import formats
 from whatwhere.catalogue import load_model, make_model
 from whatwhere.cost import Plan
-from whatwhere.errors import OptionError
-from whatwhere.estimators import CNN, Estimator
-from whatwhere.estimators.resume import CHECKPOINTS
+from whatwhere.errors import InputError, OptionError
+from whatwhere.estimators import CNN
 from whatwhere.recording import Recording
+from whatwhere.runs import fit_kept
 from whatwhere.schedule import Progress
+from whatwhere.search.folder_lock import alone_in
 from whatwhere.search.pruning import Judge
 
 
@@ -44,7 +46,8 @@ Source: TypeAlias = RecordingFile | Recording
 class Task:
     """A point to fit: the model's name, its options, those common to all models, and the folder of its run.
 
-    start: the folder of a fitted model whose parameters it starts from. judge: tells when to give up.
+    start: the folder of a fitted model whose parameters it starts from. judge: tells when to give up. data, version:
+    the recording's fingerprint, and whatwhere's version, where the search was begun: a worker's must be the same.
     """
 
     model: str
@@ -52,8 +55,10 @@ class Task:
     preset: str
     common: dict[str, Any]
     folder: str
+    data: str
     start: str | None = None
     judge: Judge | None = None
+    version: str = field(default_factory=lambda: version("whatwhere"))
 
 
 @dataclass(frozen=True)
@@ -97,36 +102,35 @@ def fit_point(source: Source, task: Task) -> Ending:
 
 
 @functools.lru_cache(maxsize=1)
-def _read(source: RecordingFile) -> Recording:
-    return source.load()
+def _read(source: RecordingFile, data: str) -> Recording:
+    """The recording, once for a process; raises `InputError` where it is not that of the fingerprint any more."""
+    recording = source.load()
+    if recording.fingerprint() != data:
+        raise InputError(f"{source.path} does not hold what it held when the search was begun: begin it anew.")
+    return recording
 
 
 def _fit(source: Source, task: Task) -> Ending:
-    recording = _read(source) if isinstance(source, RecordingFile) else source
+    if task.version != version("whatwhere"):
+        raise OptionError(f"this worker has whatwhere {version('whatwhere')}, the search {task.version}.")
+    recording = _read(source, task.data) if isinstance(source, RecordingFile) else source
     model = make_model(task.model, task.values, preset=task.preset, **task.common)
-    folder = Path(task.folder)
-    watch = _Watch(task.judge)
-    try:
-        if task.start is not None and isinstance(model, CNN):
-            model.fit(recording, folder=folder, resume=True, observer=watch, start=load_model(task.start))
-        else:
-            model.fit(recording, folder=folder, resume=True, observer=watch)
-    except _GivenUpError:
-        shutil.rmtree(folder, ignore_errors=True)
-        return Pruned(watch.loss, watch.seconds(), watch.steps)
-    model.save(folder)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    if model.stopped_ == "interrupted":
+    most_steps = model.options().training.max_steps if isinstance(model, CNN) else 0
+    watch, folder = _Watch(task.judge, most_steps), Path(task.folder)
+    start = None if task.start is None else load_model(task.start)
+    with alone_in(folder):
+        try:
+            fitted = fit_kept(model, recording, folder, resume=True, observer=watch, start=start)
+        except _GivenUpError:
+            shutil.rmtree(folder, ignore_errors=True)
+            return Pruned(watch.loss, watch.seconds(), watch.steps)
+    if fitted.stopped_ == "interrupted":
         raise KeyboardInterrupt
-    return Fitted(validation_loss(model), watch.seconds(), watch.steps, model.stopped_)
-
-
-def validation_loss(model: Estimator) -> float:
-    """The lowest loss, not penalised, that a fitted model had on its validation images; `OptionError` without one."""
-    table = model.candidates_ if isinstance(model, CNN) else model.history_
-    if "validation_loss" not in table:
-        raise OptionError(f"{model.name} is not judged on validation images: there is nothing to search by.")
-    return float(table["validation_loss"].min())
+    history = fitted.history_
+    seconds, steps = watch.seconds(), int(history["step"].max()) if "step" in history else 0
+    if fitted is not model and "seconds" in history:  # it had ended, and nobody was told
+        seconds = float(history["seconds"].max())
+    return Fitted(float(history["validation_loss"].min()), seconds, steps, fitted.stopped_)
 
 
 class _GivenUpError(Exception):
@@ -138,16 +142,16 @@ class _Watch:
     """Follows a fit, and ends it where the judge says so."""
 
     judge: Judge | None
+    most_steps: int
     loss: float = np.inf
     steps: int = 0
-    earlier: float = 0.0
     started: float = field(default_factory=time.monotonic)
     decide: Callable[[int, float], bool] | None = None
 
     def __call__(self, event: Plan | Progress) -> None:
         if isinstance(event, Plan):
             if self.judge is not None:
-                self.decide = self.judge.begin(event.n_candidates)
+                self.decide = self.judge.begin(event.n_candidates, self.most_steps)
             return
         self.loss, self.steps = min(self.loss, event.best_loss), event.check.step
         if self.decide is not None and event.check.step and self.decide(event.check.step, event.best_loss):

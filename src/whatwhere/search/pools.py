@@ -1,6 +1,5 @@
 """Where points are fitted: processes of this machine, or the workers of a Dask cluster, each behind one `Executor`."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from whatwhere.errors import OptionError
 from whatwhere.recording import Recording
 from whatwhere.rows import is_lazy
 from whatwhere.search.point import Source
-from whatwhere.workers import LocalExecutor, visible_gpus
+from whatwhere.workers import LocalExecutor, usable_cores, visible_gpus
 
 _SECONDS_TO_CONNECT = 20.0
 
@@ -49,7 +48,10 @@ def local_pool(n_workers: int | None = None, threads: int | None = None) -> Iter
 
     threads: of each; by default the cores are divided among them. With GPUs each process has one of them.
     """
-    cores, gpus = os.cpu_count() or 1, visible_gpus()
+    for name, number in (("workers", n_workers), ("threads", threads)):
+        if number is not None and number < 1:
+            raise OptionError(f"{name} must be at least 1, got {number}.")
+    cores, gpus = usable_cores(), visible_gpus()
     n_workers = n_workers or len(gpus) or cores
     with LocalExecutor(n_workers, threads or max(1, cores // n_workers), gpus) as executor:
         yield LocalPool(executor, n_workers)
@@ -66,7 +68,7 @@ class DaskPool:
     client: Any
 
     def n_slots(self) -> int:
-        return max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
+        return max(1, len(_workers(self.client)))
 
     def shared(self, source: Source) -> Any:
         if isinstance(source, Recording) and not is_lazy(source.images):
@@ -90,12 +92,16 @@ def dask_pool(address: str) -> Iterator[DaskPool]:
     except (OSError, ValueError) as error:
         raise OptionError(f"no Dask scheduler answers at {address!r} ({error}): start one, or check it.") from error
     with client:
+        try:
+            client.wait_for_workers(1, timeout=_SECONDS_TO_CONNECT)
+        except TimeoutError as error:
+            raise OptionError(f"the scheduler at {address!r} has no workers: start some, then search.") from error
         _check_workers(client)
         yield DaskPool(client.get_executor(pure=False), client)
 
 
 def _check_workers(client: Any) -> None:
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = _workers(client)
     several = [name for name, worker in workers.items() if worker["nthreads"] > 1]
     if several:
         raise OptionError(
@@ -106,6 +112,12 @@ def _check_workers(client: Any) -> None:
     for name, theirs in client.run(_version).items():
         if theirs != ours:
             raise OptionError(f"worker {name} has whatwhere {theirs}, this process {ours}: install the same version.")
+
+
+def _workers(client: Any) -> dict[str, Any]:
+    """What the scheduler knows of its workers, by address; none where it is gone."""
+    found: dict[str, Any] = client.scheduler_info(n_workers=-1).get("workers", {})
+    return found
 
 
 def _version() -> str:

@@ -23,8 +23,11 @@ class Judge:
     pruner: str
     after: int
 
-    def begin(self, n_candidates: int) -> Callable[[int, float], bool]:
-        """Whether to give up, from the step and the best loss so far; raises where a point holds several strengths."""
+    def begin(self, n_candidates: int, most_steps: int) -> Callable[[int, float], bool]:
+        """Whether to give up, from the step and the best loss so far; raises where a point holds several strengths.
+
+        most_steps: of any point, between which and `after` hyperband sets its rungs.
+        """
         import optuna
 
         from whatwhere.search.storage import open_storage
@@ -34,9 +37,8 @@ class Judge:
                 f"a point fits {n_candidates} strengths, and only one can be given up at a time: put the strengths of"
                 " the penalties into the space, or search without pruning."
             )
-        study = optuna.load_study(
-            study_name=self.study, storage=open_storage(self.storage), pruner=make_pruner(self.pruner, self.after)
-        )
+        pruner = make_pruner(self.pruner, self.after, most_steps)
+        study = optuna.load_study(study_name=self.study, storage=open_storage(self.storage), pruner=pruner)
         trial = optuna.trial.Trial(study, self.trial)
         known = set(trial.study.trials[trial.number].intermediate_values)
 
@@ -48,12 +50,12 @@ class Judge:
         return decide
 
 
-def make_pruner(name: str, after: int) -> Any:
-    """Optuna's pruner of that name; None for "none"."""
+def make_pruner(name: str, after: int, most_steps: int) -> Any:
+    """Optuna's pruner of that name; for "none" one that never gives up."""
     import optuna
 
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=after)
     if name == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=after, max_resource="auto")
+        return optuna.pruners.HyperbandPruner(min_resource=after, max_resource=max(after, most_steps))
     return optuna.pruners.NopPruner()

@@ -14,7 +14,7 @@ from whatwhere.search.point import Ending, Failed, Source, Task, fit_point
 from whatwhere.search.pools import Pool
 from whatwhere.search.pruning import Judge
 from whatwhere.search.space import Point, Space
-from whatwhere.search.study import DONE, FAILED, PRUNED, Study, Trial
+from whatwhere.search.study import DONE, FAILED, PRUNED, RUNNING, Study, Trial
 from whatwhere.storage import CONFIG_FILE, write_text
 from whatwhere.workers import WorkerDiedError
 
@@ -65,12 +65,16 @@ SearchObserver: TypeAlias = Callable[[SearchPlan | SearchProgress | SearchTick],
 
 @dataclass(frozen=True)
 class Asked:
-    """What all points have in common: how each is made, where it is kept, and by which rule it is given up."""
+    """What all points have in common: how each is made, where it is kept, and by which rule it is given up.
+
+    data: the recording's fingerprint.
+    """
 
     space: Space
     preset: str
     common: Mapping[str, Any]
     folder: Path
+    data: str
     pruner: str = "none"
     prune_after: int = 1
 
@@ -94,6 +98,7 @@ class Asked:
             preset=self.preset,
             common=dict(self.common),
             folder=str(self.run_of(trial.key)),
+            data=self.data,
             start=None if before is None else str(before),
             judge=judge,
         )
@@ -133,10 +138,11 @@ class Searcher:
             self.study.alive()
             self._fill(shared)
             if not self.running:
-                if not self.study.take_up() and not self.held:
+                if self.study.take_up():
+                    continue
+                if not self.held and RUNNING not in self.study.endings().values():
                     return self._write()
-                if self.held:  # another searcher has what these start from
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                time.sleep(_SECONDS_BETWEEN_LOOKS)  # another searcher has the rest, or what these start from
                 continue
             for future in wait(self.running, _SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done:
                 trial = self.running.pop(future)

@@ -11,9 +11,9 @@ import pandas as pd
 
 from whatwhere.catalogue import load_model, make_model
 from whatwhere.checks import check_choice
-from whatwhere.errors import FormatError, OptionError, RunError, WriteError
-from whatwhere.estimators import CNN
-from whatwhere.estimators.resume import check_same_fit
+from whatwhere.errors import FormatError, InputError, OptionError, RunError, WriteError
+from whatwhere.estimators import CNN, Estimator
+from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
 from whatwhere.files import replacing_folder
 from whatwhere.recording import Recording
 from whatwhere.runs import Run, scores_of, write_run
@@ -27,6 +27,7 @@ from whatwhere.search.study import SAMPLERS, Study, Trial
 from whatwhere.search.warm_start import path_order, predecessors
 from whatwhere.storage import CONFIG_FILE, write_text
 
+PRUNE_AFTER = 300
 SEARCH_FILE, BEST = "search.json", "best"
 
 
@@ -35,7 +36,7 @@ class SearchOptions:
     """How a space is searched.
 
     - sampler: "grid", "random" or "tpe"; n_trials: points of the latter two
-    - pruner: "none", "median" or "hyperband"; prune_after: steps before which no point is given up
+    - pruner: "none", "median" or "hyperband"; prune_after: steps before which no point is given up, 300
     - warm_start: of a grid, whether points that share an architecture start from each other, from strong to weak
     - storage: an address that Optuna takes, or `journal:FILE`; None for an SQLite file in the search's folder
     - name: of the study in the storage
@@ -44,7 +45,7 @@ class SearchOptions:
     sampler: str = "grid"
     n_trials: int | None = None
     pruner: str = "none"
-    prune_after: int = 300
+    prune_after: int | None = None
     warm_start: bool = False
     storage: str | None = None
     name: str = "search"
@@ -62,7 +63,9 @@ class SearchOptions:
             raise OptionError(f"warm_start is for grids, whose points are known beforehand, not for {self.sampler}.")
         if self.warm_start and self.pruner != "none":
             raise OptionError("warm_start and a pruner exclude each other: a point that is given up starts no other.")
-        if self.prune_after < 1:
+        if self.prune_after is not None and self.pruner == "none":
+            raise OptionError(f"prune_after (={self.prune_after}) has nothing to act on without a pruner: name one.")
+        if self.prune_after is not None and self.prune_after < 1:
             raise OptionError(f"prune_after must be at least 1 step, got {self.prune_after}.")
 
 
@@ -103,19 +106,20 @@ def search(
     recording = source.load() if isinstance(source, RecordingFile) else source
     _check(space, recording, options, preset, common)
     asked = {**space.plain(), "preset": preset, **_plain(options), "seed": common.get("seed", 0)}
-    _begin(folder, {**asked, "data": recording.fingerprint()}, resume=resume, overwrite=overwrite)
+    asked["data"] = recording.fingerprint()
+    _begin(folder, {**asked, "storage": options.storage, "name": options.name}, resume=resume, overwrite=overwrite)
     study = Study(
         options.storage or sqlite_in(folder),
         options.name,
         space,
         sampler=options.sampler,
-        pruner=options.pruner,
-        after=options.prune_after,
+        asked=asked,
         n_trials=options.n_trials,
         seed=int(common.get("seed", 0)),
+        overwrite=overwrite,
     )
     study.begin(path_order(space) if options.warm_start else space.grid() if options.sampler == "grid" else ())
-    task = Asked(space, preset, common, folder, options.pruner, options.prune_after)
+    task = Asked(space, preset, common, folder, asked["data"], options.pruner, options.prune_after or PRUNE_AFTER)
     before = predecessors(space) if options.warm_start else {}
     table = Searcher(study, task, pool, before, observer).run(source)
     return SearchResult(table, _judge_best(study, task, recording), study.importance())
@@ -136,22 +140,48 @@ def check_folder(folder: Path, *, resume: bool = False, overwrite: bool = False)
 
 def _plain(options: SearchOptions) -> dict[str, Any]:
     """What decides the outcomes: not where they are kept, nor how many are drawn."""
-    return {"sampler": options.sampler, "pruner": options.pruner, "warm_start": options.warm_start}
+    names = ("sampler", "pruner", "prune_after", "warm_start")
+    return {name: getattr(options, name) for name in names}
 
 
 def _check(space: Space, recording: Recording, options: SearchOptions, preset: str, common: dict[str, Any]) -> None:
     """Raises for what no point could be fitted with, before anything is done."""
-    point = {name: axis.values[0] if hasattr(axis, "values") else axis.low for name, axis in space.axes.items()}
-    model = make_model(space.model, space.values(point), preset=preset, **common)
-    model.check(recording)
-    if options.sampler == "grid":
-        space.grid()
+    for name in space.axes:
+        if _holds(space.options, name):
+            raise OptionError(f"{name} is an axis of the space and among the options, too: give it once.")
+    model = _first_that_fits(space, recording, options.sampler == "grid", preset, common)
     is_network = isinstance(model, CNN)
     for asked, what in ((options.pruner != "none", "a pruner"), (options.warm_start, "warm_start")):
         if asked and not is_network:
             raise OptionError(f"{what} has nothing to act on: {space.model} is solved, not trained step by step.")
     if int(common.get("devices", 1)) * int(common.get("nodes", 1)) > 1:
         raise OptionError("a search fits each point on one device: leave devices and nodes at 1, and give workers.")
+
+
+def _holds(options: Mapping[str, Any], name: str) -> bool:
+    """Whether nested options have a value of this dotted name."""
+    for key in name.split("."):
+        if not isinstance(options, Mapping) or key not in options:
+            return False
+        options = options[key]
+    return True
+
+
+def _first_that_fits(
+    space: Space, recording: Recording, is_grid: bool, preset: str, common: dict[str, Any]
+) -> Estimator:
+    """The model of the first point that can be fitted; raises what the very first one raises where none can."""
+    first: InputError | None = None
+    for point in space.grid() if is_grid else space.corners():
+        try:
+            model = make_model(space.model, space.values(point), preset=preset, **common)
+            model.check(recording)
+        except InputError as error:
+            first = error if first is None else first
+        else:
+            return model
+    assert first is not None  # a space has points
+    raise first
 
 
 def _begin(folder: Path, asked: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
@@ -180,18 +210,19 @@ def _begin(folder: Path, asked: dict[str, Any], *, resume: bool, overwrite: bool
 def _judge_best(study: Study, asked: Asked, recording: Recording) -> Run | None:
     """The best point's run, with its scores on the test part, kept in a folder of its own.
 
-    Its model is fitted again where a worker of another machine kept it on a disk of its own.
+    Its model is fitted again, or to its end, where a worker of another machine kept it on a disk of its own.
     """
     best = best_row(study.table())
     if best is None:
         return None
     key, folder = str(best["key"]), asked.folder / BEST
-    if not (asked.run_of(key) / CONFIG_FILE).exists():
+    run = asked.run_of(key)
+    if not (run / CONFIG_FILE).exists() or (run / CHECKPOINTS).exists():
         trial = Trial(int(best["number"]), 0, study.point_of(key))
         ending = fit_point(recording, replace(asked, pruner="none").task(trial, study, None))
         if isinstance(ending, Failed):
             raise RunError(f"the best point, {key}, was fitted elsewhere and could not be fitted here: {ending.reason}")
-    model = load_model(asked.run_of(key))
+    model = load_model(run)
     scores = scores_of(model, recording)
     with replacing_folder(folder) as temporary:
         write_run(model, scores, temporary)

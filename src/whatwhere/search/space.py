@@ -89,6 +89,14 @@ class Space:
         values = [[*dict.fromkeys(map(label, axis.grid(name)))] for name, axis in self.axes.items()]
         return [dict(zip(self.axes, map(unlabelled, some), strict=True)) for some in itertools.product(*values)]
 
+    def corners(self) -> list[Point]:
+        """Two points: every axis at its first value or low end, and at its last or high end."""
+        ends = [
+            (axis.values[0], axis.values[-1]) if isinstance(axis, Choice) else (axis.low, axis.high)
+            for axis in self.axes.values()
+        ]
+        return [dict(zip(self.axes, some, strict=True)) for some in zip(*ends, strict=True)]
+
     def values(self, point: Point) -> dict[str, Any]:
         """The options of a point, as for `make_model`.
 
@@ -207,7 +215,9 @@ def _axis(name: str, given: Any) -> Axis:
 
 
 def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text: the number it means."""
+    """A plain value: YAML 1.1 reads 1e-3 as text, and NumPy's numbers are no JSON."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
     if isinstance(value, str):
         try:
             return float(value)

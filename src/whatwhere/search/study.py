@@ -1,17 +1,20 @@
 """A search's points and what came of them, in an Optuna study that searchers may share and a kill cannot lose."""
 
+import json
 import os
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from whatwhere.estimators.resume import check_same_fit
+from whatwhere.search.folder_lock import runs_here
 from whatwhere.search.point import Ending, Failed, Fitted, Pruned
-from whatwhere.search.pruning import make_pruner
 from whatwhere.search.space import Axis, Choice, Point, Space, key_of, label, unlabelled
 from whatwhere.search.storage import check_optuna, open_storage
 
@@ -20,7 +23,10 @@ DONE, PRUNED, RUNNING, WAITING, FAILED = "done", "pruned", "running", "waiting",
 _STATES = {"COMPLETE": DONE, "PRUNED": PRUNED, "RUNNING": RUNNING, "WAITING": WAITING, "FAIL": FAILED}
 _BEST_FIRST = list(_STATES.values())
 COLUMNS = ("number", "key", "state", "validation_loss", "seconds", "steps", "reason")
-_ALIVE = "alive "
+_ALIVE, _ASKED, _DRAWN, _DUPLICATE = "alive ", "asked", "drawn", "duplicate"
+_POINTS_BETWEEN_SIGNS = 50
+_OTHERS = 1_000_003
+"""Keeps seeds of searchers apart."""
 _SECONDS_ALIVE = 60.0
 """Without a sign of life, after which a searcher on another machine counts as gone."""
 
@@ -43,8 +49,10 @@ class Study:
     """The points of one search: each is asked for once, and what came of it told once.
 
     sampler: "grid", of which every point is enqueued when the study is made; "random" or "tpe", which draw `n_trials`
-    points. A point may have several of Optuna's trials, where the searcher that had it was killed, or its fit failed:
-    the best of them stands for it. Searchers note that they are alive, so that one that is gone is known.
+    points. asked: plain values that decide what comes of a point; a study of that name that was begun with others is
+    refused with `RunError`. A point may have several of Optuna's trials, where the searcher that had it was killed, or
+    its fit failed: the best of them stands for it. Searchers note that they are alive, so that one that is gone is
+    known.
     """
 
     def __init__(
@@ -54,29 +62,36 @@ class Study:
         space: Space,
         *,
         sampler: str,
-        pruner: str = "none",
-        after: int = 1,
+        asked: Mapping[str, Any],
         n_trials: int | None = None,
         seed: int = 0,
+        overwrite: bool = False,
     ) -> None:
         check_optuna()
         import optuna
 
         self.optuna, self.address, self.name, self.space = optuna, address, name, space
         self.sampler, self.n_trials = sampler, n_trials
-        self.me = f"{platform.node()}:{os.getpid()}:{time.time():.3f}"
-        self.study = optuna.create_study(
-            study_name=name,
-            storage=open_storage(address),
-            direction="minimize",
-            load_if_exists=True,
-            pruner=make_pruner(pruner, after),
-        )
-        seed += len(self.study.get_trials(deepcopy=False))  # a search that goes on draws other points than at first
+        self.me = f"{platform.node()}:{os.getpid()}:{time.time():.6f}"
+        storage = open_storage(address)
+        if overwrite and name in optuna.get_all_study_names(storage):
+            optuna.delete_study(study_name=name, storage=storage)
+        self.study = optuna.create_study(study_name=name, storage=storage, direction="minimize", load_if_exists=True)
+        self._check_asked(json.loads(json.dumps(dict(asked))))
+        n_others = sum(key.startswith(_ALIVE) for key in self.study.user_attrs)
+        # a search that goes on, and one that joins, draw other points than were drawn before
+        seed += len(self.study.get_trials(deepcopy=False)) + _OTHERS * n_others
         samplers = optuna.samplers
         tpe = sampler == "tpe"
         self.study.sampler = samplers.TPESampler(seed=seed, constant_liar=True) if tpe else samplers.RandomSampler(seed)
         self.distributions = {name: self._distribution(axis) for name, axis in space.axes.items()}
+
+    def _check_asked(self, asked: dict[str, Any]) -> None:
+        begun = self.study.user_attrs.get(_ASKED)
+        if begun is None:
+            self.study.set_user_attr(_ASKED, asked)
+        else:
+            check_same_fit(Path(f"the study {self.name!r} in {self.address}"), begun, asked)
 
     def _distribution(self, axis: Axis) -> Any:
         kinds = self.optuna.distributions
@@ -88,7 +103,9 @@ class Study:
         """Enqueues a grid, where nobody has, and once more what failed and what searchers that are gone had begun."""
         self.alive()
         known = self._by_key()
-        for point in grid:
+        for number, point in enumerate(grid):
+            if number % _POINTS_BETWEEN_SIGNS == 0:
+                self.alive()
             if key_of(point) not in known:
                 self._enqueue(point)
         self.take_up()
@@ -101,7 +118,7 @@ class Study:
         found = False
         for trials in self._by_key().values():
             trial = trials[0]
-            if _state(trial) != RUNNING or self._is_alive(str(trial.user_attrs.get("searcher"))):
+            if _state(trial) != RUNNING or self._is_alive(trial):
                 continue
             if self._tell(trial.number, Failed("the search that had begun it ended")):
                 self._enqueue(self._point(trial))
@@ -109,26 +126,47 @@ class Study:
         return found
 
     def ask(self) -> Trial | None:
-        """The next point that is to be fitted, if there is one; a point that has an end already is never given."""
+        """The next point that is to be fitted, if there is one; a point that has an end already is never given.
+
+        None also where another searcher drew the same point at the same time: then ask again later.
+        """
         while True:
             waiting = self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.WAITING,))
             if not waiting and (self.sampler == "grid" or self._n_drawn() >= (self.n_trials or 0)):
                 return None
             asked = self.study.ask(self.distributions)
             point = self._unlabelled(asked.params)
-            others = [trial for trial in self._by_key().get(key_of(point), []) if trial.number != asked.number]
             enqueued = "key" in asked.user_attrs
-            if not enqueued:
-                asked.set_user_attr("key", key_of(point))
-                asked.set_user_attr("drawn", True)
-            asked.set_user_attr("searcher", self.me)
-            best = _state(others[0]) if others else FAILED
-            if best in (FAILED, WAITING) and (enqueued or self.sampler != "grid"):
+            if not enqueued and self.sampler == "grid":  # another searcher took the last point of it
+                self.study.tell(asked, state=self.optuna.trial.TrialState.FAIL)
+                return None
+            if not self._claim(asked, point, enqueued):
+                continue
+            others = [trial for trial in self._by_key().get(key_of(point), []) if trial.number != asked.number]
+            best = others[0] if others else None
+            if best is None or _state(best) in (FAILED, WAITING):
                 return Trial(asked.number, asked._trial_id, point)
-            if best == DONE:
-                self.study.tell(asked, others[0].value)
-            else:  # another searcher is at it, or gave it up, or took the last of the grid
+            if _state(best) == RUNNING and best.number > asked.number:  # of two that draw it the first has it
+                return Trial(asked.number, asked._trial_id, point)
+            asked.set_user_attr(_DUPLICATE, True)
+            if _state(best) == DONE:
+                self.study.tell(asked, best.value)
+            else:
                 self._tell(asked.number, Failed("another trial of this point stands for it"))
+                if _state(best) == RUNNING:
+                    return None
+
+    def _claim(self, asked: Any, point: Point, enqueued: bool) -> bool:
+        """Writes whose a trial is; whether it still is nobody else's."""
+        marks: dict[str, Any] = {"searcher": self.me}
+        if not enqueued:
+            marks = {"key": key_of(point), _DRAWN: True, **marks}
+        try:
+            for name, value in marks.items():
+                asked.set_user_attr(name, value)
+        except self.optuna.exceptions.UpdateFinishedTrialError:
+            return False
+        return True
 
     def tell(self, trial: Trial, ending: Ending) -> None:
         """What came of a point."""
@@ -141,7 +179,7 @@ class Study:
         states = self.optuna.trial.TrialState
         attributes: dict[str, Any] = {"reason": ending.reason} if isinstance(ending, Failed) else {}
         if not isinstance(ending, Failed):
-            attributes |= {"seconds": ending.seconds, "steps": ending.steps}
+            attributes |= {"seconds": ending.seconds, "steps": ending.steps, "loss": ending.loss}
         trial = self.optuna.trial.Trial(self.study, identifier)
         try:
             for name, value in attributes.items():
@@ -149,8 +187,6 @@ class Study:
             if isinstance(ending, Fitted):
                 self.study.tell(number, ending.loss)
             else:
-                if isinstance(ending, Pruned):
-                    trial.set_user_attr("loss", ending.loss)
                 self.study.tell(number, state=states.PRUNED if isinstance(ending, Pruned) else states.FAIL)
         except (self.optuna.exceptions.UpdateFinishedTrialError, ValueError):  # another searcher was first
             return False
@@ -160,14 +196,19 @@ class Study:
         """Notes that this searcher is at work."""
         self.study.set_user_attr(_ALIVE + self.me, time.time())
 
-    def _is_alive(self, searcher: str) -> bool:
+    def _is_alive(self, trial: Any) -> bool:
+        """Whether the searcher that has a trial is at work; one that has not said yet who it is has a minute."""
+        searcher = str(trial.user_attrs.get("searcher", ""))
+        if not searcher:
+            begun = trial.datetime_start.timestamp() if trial.datetime_start is not None else 0.0
+            return time.time() - begun < _SECONDS_ALIVE
         if searcher == self.me:
             return True
-        seen = time.time() - float(self.study.user_attrs.get(_ALIVE + searcher, 0.0)) < _SECONDS_ALIVE
-        node, process, _ = f"{searcher}::".split(":", 2)
-        if os.name == "posix" and node == platform.node() and process.isdigit():
-            return seen and _runs(int(process))
-        return seen
+        recent = time.time() - float(self.study.user_attrs.get(_ALIVE + searcher, 0.0)) < _SECONDS_ALIVE
+        node, _, rest = searcher.rpartition(":")[0].rpartition(":")
+        if recent and node == platform.node() and rest.isdigit():
+            return int(rest) != os.getpid() and runs_here(int(rest))  # an earlier search of this process is over
+        return recent
 
     def _enqueue(self, point: Point) -> None:
         axes = self.space.axes
@@ -175,7 +216,8 @@ class Study:
         self.study.enqueue_trial(params, user_attrs={"key": key_of(point)})
 
     def _point(self, trial: Any) -> Point:
-        return self._unlabelled(trial.params or trial.system_attrs["fixed_params"])
+        """Its values; what was enqueued says them all at once, while a trial begun takes them up one by one."""
+        return self._unlabelled(trial.system_attrs.get("fixed_params") or trial.params)
 
     def _unlabelled(self, params: dict[str, Any]) -> Point:
         axes = self.space.axes.items()
@@ -185,14 +227,16 @@ class Study:
         """The trials of each point, the one that stands for it first: by its state, then the latest."""
         found: dict[str, list[Any]] = defaultdict(list)
         for trial in self.study.get_trials(deepcopy=False):
-            if "key" in trial.user_attrs:
+            if "key" in trial.user_attrs and _DUPLICATE not in trial.user_attrs:
                 found[trial.user_attrs["key"]].append(trial)
         for trials in found.values():
             trials.sort(key=lambda trial: (_BEST_FIRST.index(_state(trial)), -trial.number))
         return found
 
     def _n_drawn(self) -> int:
-        return sum("drawn" in trial.user_attrs for trial in self.study.get_trials(deepcopy=False))
+        """Points drawn, also those that were known; not those that another searcher had drawn at the same time."""
+        trials = self.study.get_trials(deepcopy=False)
+        return sum(_DRAWN in trial.user_attrs and not _gave_way(trial) for trial in trials)
 
     def n_points(self) -> int:
         """How many points there are to be in the end."""
@@ -243,12 +287,5 @@ def _state(trial: Any) -> str:
     return _STATES[trial.state.name]
 
 
-def _runs(process: int) -> bool:
-    """Whether a process of this machine runs; signal 0 only asks."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+def _gave_way(trial: Any) -> bool:
+    return _DUPLICATE in trial.user_attrs and _state(trial) == FAILED
