@@ -160,10 +160,11 @@ def _check(space: Space, recording: Recording, options: SearchOptions, preset: s
 
 def _holds(options: Mapping[str, Any], name: str) -> bool:
     """Whether nested options have a value of this dotted name."""
+    found: Any = options
     for key in name.split("."):
-        if not isinstance(options, Mapping) or key not in options:
+        if not isinstance(found, Mapping) or key not in found:
             return False
-        options = options[key]
+        found = found[key]
     return True
 
 
