@@ -22,5 +22,6 @@ def backpropagate(model: Network, images: Sequence[Tensor], responses: Sequence[
     found = zip(model.members, predictions, responses, strict=True)
     loss = mean_over_neurons(model, [training_loss(member, some, wanted) for member, some, wanted in found])
     penalty = penalty_together(model, predictions, smooth_only=options.training.proximal)
-    (share * (loss + penalty)).backward()
+    if (total := share * (loss + penalty)).requires_grad:  # not where weights are solved for under a frozen core
+        total.backward()
     return share * loss.detach()

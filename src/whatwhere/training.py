@@ -102,9 +102,9 @@ class Trainer:
         self.options: TrainingOptions = model.options.training
         if self.options.compile:
             model.compiled_core = torch.compile(model.core.forward)
-        self.optimizer = OPTIMIZERS[self.options.optimizer](
-            [parameter for parameter in model.parameters() if parameter.requires_grad], self.options
-        )
+        stepped = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        nothing = [torch.zeros(0, requires_grad=True)]  # where all but the places is frozen or solved for
+        self.optimizer = OPTIMIZERS[self.options.optimizer](stepped or nothing, self.options)
         self.active = self._active_sets()
         self.schedule = Schedule()
         self.best: dict[str, Tensor] = {}

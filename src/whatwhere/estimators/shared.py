@@ -1,13 +1,14 @@
 """Several recordings in one fit: a core that all share, and for each recording an ordinary model that has it."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator
@@ -102,7 +103,7 @@ class SharedCoreCNN(BaseEstimator):
         fingerprints = {key: recording.fingerprint() for key, recording in recordings.items()}
         return {**self.template().asked(), "recordings": fingerprints}
 
-    def check(self, recordings: Mapping[str, Recording]) -> dict[str, Recording]:
+    def check(self, recordings: Any) -> dict[str, Recording]:
         """The recordings as the fit will use them; raises before long work starts where they cannot be fitted."""
         template = self.template()
         template.options()
@@ -123,8 +124,8 @@ class SharedCoreCNN(BaseEstimator):
             if recording.image_shape != checked[first].image_shape:
                 raise InputError(
                     f"images of {key!r} have the shape {recording.image_shape}, those of {first!r}"
-                    f" {checked[first].image_shape}, (n_channels, height, width): expected one for all. Crop or resample"
-                    " them, or transfer the core of one recording to another."
+                    f" {checked[first].image_shape}, (n_channels, height, width): expected one for all. Crop or"
+                    " resample them, or transfer the core of one recording to another."
                 )
         return checked
 
@@ -141,12 +142,12 @@ class SharedCoreCNN(BaseEstimator):
         folder, resume, observer: as for `FactorizedCNN.fit`. Raises `InputError` for recordings that do not fit each
         other, `OptionError` for names that are no names of folders.
         """
-        asked = self.asked(recordings) if isinstance(recordings, Mapping) and folder is not None else {}
         checked = self.check(recordings)
         options, device = self.template().options(), choose_device(self.device)
         rows = {key: one.split(options.training.validation_fraction, self.seed) for key, one in checked.items()}
         threads = self.threads
         if folder is not None:
+            asked = self.asked(recordings)
             threads = begin_fit(Path(folder), {**asked, "device": device.type}, self.threads, resume)
         fingerprints = {key: recordings[key].fingerprint() for key in checked}
         with cpu_threads(threads):
@@ -262,12 +263,13 @@ class SharedCoreCNN(BaseEstimator):
             models[key] = KINDS[name].load(path / key)
         tie_cores(models, path)
         first = next(iter(models.values()))
-        names = {
-            name: value for name, value in first.get_params(deep=False).items() if name not in ("devices", "nodes")
-        }
-        found = cls(first.name, **names)
+        found = cls(
+            first.name,
+            first.preset,
+            *(first.core, first.readout, first.penalties, first.training, first.preprocessing),
+            seed=first.seed,
+        )
         found.models_, found.history_, found.stopped_ = models, first.history_, first.stopped_
-        found.candidates_ = pd.DataFrame()
         return found
 
 
@@ -301,7 +303,7 @@ def _of(key: str) -> Iterator[None]:
 
 def _prepare_all(
     recordings: Mapping[str, Recording],
-    rows: Mapping[str, Sequence[Any]],
+    rows: Mapping[str, tuple[np.ndarray, np.ndarray]],
     options: ModelOptions,
     device: torch.device,
     fingerprints: Mapping[str, str],
@@ -324,9 +326,7 @@ def _notes(prepared: Mapping[str, Prepared], options: ModelOptions, threads: int
     n_images = len(prepared[key].data.images)
     if n_images < options.training.batch_size and len(prepared) > 1:
         size = options.training.batch_size
-        notes.append(
-            f"{key} has {n_images:,} training images, fewer than batch_size={size}: a step takes so many of each"
-        )
+        notes.append(f"a step takes {n_images:,} images of each, all that {key} has to train on, not batch_size={size}")
     if threads is not None:
         notes.append(f"threads={threads}, as the fit was begun with: the result depends on it")
     return tuple(notes)

@@ -4,16 +4,17 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from whatwhere.errors import FormatError, OptionError, WriteError
 from whatwhere.storage import CONFIG_FILE, SHARED_FILE, read_model, write_text
 
 SHARED, SHARED_VERSION = "whatwhere-shared", 1
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=@+-]*")
-_TAKEN = ("checkpoints", "tensorboard")
+_TAKEN, _SUFFIXES = ("checkpoints", "tensorboard"), (".json", ".csv", ".yaml", ".png", ".safetensors")
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[Any]) -> None:
     """Raises `OptionError` unless the names of recordings can be names of folders, everywhere, each only once."""
     seen: dict[str, str] = {}
     for name in names:
@@ -22,7 +23,7 @@ def check_names(names: Sequence[str]) -> None:
                 f"{name!r} cannot name a recording: expected letters, digits and any of _ . = @ + - after the first,"
                 " for it names a folder, too."
             )
-        if ("." in name and Path(name).suffix in (".json", ".csv", ".yaml", ".png")) or name.lower() in _TAKEN:
+        if Path(name).suffix in _SUFFIXES or name.lower() in _TAKEN:
             raise OptionError(f"{name!r} cannot name a recording: a run has files of such names. Choose another.")
         if name.lower() in seen:
             raise OptionError(
@@ -52,9 +53,8 @@ def named_in(folder: Path) -> list[str]:
     """The names of the recordings; raises `FormatError` where there is no such file or it is damaged."""
     file = folder / SHARED_FILE
     if not file.is_file():
-        other = (
-            f" {folder / CONFIG_FILE} is of one recording: use load_model." if (folder / CONFIG_FILE).exists() else ""
-        )
+        is_one = (folder / CONFIG_FILE).exists()
+        other = " It holds the model of one recording: use whatwhere.load_model." if is_one else ""
         raise FormatError(f"{file} does not exist: expected the folder of a fit of several recordings.{other}")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
