@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from whatwhere.catalogue import load_shared
-from whatwhere.errors import InputError
-from whatwhere.estimators import Observer, SharedCoreCNN
+from whatwhere.catalogue import load_model, load_shared
+from whatwhere.errors import InputError, OptionError
+from whatwhere.estimators import CNN, Observer, SharedCoreCNN
 from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
 from whatwhere.estimators.shared_folder import write_names
 from whatwhere.metrics import ScoreTable, pooled_table
@@ -28,7 +28,7 @@ from whatwhere.runs import (
     write_metrics,
     write_run,
 )
-from whatwhere.storage import CONFIG_FILE, HISTORY_FILE, write_text
+from whatwhere.storage import CONFIG_FILE, HISTORY_FILE, SHARED_FILE, write_text
 from whatwhere.tracking import check_tensorboard
 
 
@@ -104,3 +104,16 @@ def _write(run: SharedRun, folder: Path, asked: dict[str, object]) -> None:
         table.insert(0, "recording", table.pop("recording"))
         write_text(folder / NEURONS_FILE, table.to_csv(index=False))
     write_metrics({} if run.pooled is None else run.pooled.summary, folder)
+
+
+def model_with_core(path: Path) -> CNN:
+    """The model whose core a transfer takes: that in a run's folder, or of several that share theirs the first.
+
+    Raises `FormatError` as `load_model`, `OptionError` for a model that has no core.
+    """
+    if (path / SHARED_FILE).exists():
+        return next(iter(load_shared(path).models_.values()))
+    found = load_model(path)
+    if not isinstance(found, CNN):
+        raise OptionError(f"{path} holds a {found.name} model, which has no core: name the run of a convolutional one.")
+    return found
