@@ -45,10 +45,5 @@ def pooled_table(
             table.summary[name]["n_constant"] for table in tables.values() if name in table.summary
         )
         summary[name] = {key: None if value != value else value for key, value in entry.items()}
-    absent = {
-        name: f"{key}: {reason}"
-        for key, table in tables.items()
-        for name, reason in table.absent.items()
-        if name not in summary
-    }
+    absent = {name: reason for table in tables.values() for name, reason in table.absent.items() if name not in summary}
     return ScoreTable(neurons, summary, absent)
