@@ -1,4 +1,4 @@
-"""Several recordings in one fit, and transfer of their core: numbers, files, resumption, refusals, and what it is for."""
+"""Several recordings in one fit, and transfer of their core: numbers, files, refusals, what it is for."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -17,7 +16,6 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import whatwhere as ww
@@ -28,11 +26,12 @@ from whatwhere.estimators.shared import KINDS
 from whatwhere.estimators.shared_folder import check_names
 from whatwhere.metrics import pooled_table, score_table
 from whatwhere.runs import CHECKPOINTS
-from whatwhere.shared_runs import fit_shared_run, model_with_core
+from whatwhere.shared_runs import fit_shared_run
 from whatwhere.simulation import simulate, simulate_population
 
 CORE = {"kernel_sizes": (5, 3), "n_maps": 3, "padding": ("valid", "same")}
 TRAINING = {"batch_size": 32, "max_steps": 20, "check_every": 5, "learning_rate": 0.01, "checkpoint_seconds": 0}
+PROXIMAL = {**TRAINING, "proximal": True, "max_steps": 80, "patience": 50}
 STRENGTHS = {
     "factorized": {"product_l1": 0.03},
     "fixed-mask": {"feature_l1": 0.003},
@@ -254,7 +253,6 @@ def test_models_that_do_not_have_one_core_are_not_loaded_as_if(
     fitted: ww.SharedCoreCNN, recordings: dict[str, ww.Recording], tmp_path: Path
 ) -> None:
     fitted.save(tmp_path)
-    fitted["b"].template = None  # type: ignore[attr-defined]
     make(seed=5).fit({"b": recordings["b"]})["b"].save(tmp_path / "b")
     with pytest.raises(FormatError, match="the models of 'a' and 'b' do not have one core"):
         ww.load_shared(tmp_path)
@@ -325,11 +323,7 @@ def stop_at(step: int, candidate: int = 0) -> Callable[[object], None]:
     ("name", "options", "stop"),
     [
         ("factorized", {"penalties": {"product_l1": (0.03, 0.3)}}, (10, 1)),
-        (
-            "factorized",
-            {"penalties": {"product_l1": 5.0}, "training": {**TRAINING, "proximal": True, "max_steps": 80}},
-            (75, 0),
-        ),
+        ("factorized", {"penalties": {"product_l1": 5.0}, "training": PROXIMAL}, (75, 0)),
         ("posterior", {"readout": {"locate_from": 4, "locate_every": 3}}, (10, 0)),
         ("gaussian", {}, (15, 0)),
     ],
@@ -397,109 +391,6 @@ def test_a_killed_run_resumes_to_the_very_same_bytes(recordings: dict[str, ww.Re
     assert not (tmp_path / "run" / CHECKPOINTS).exists()
 
 
-# ------------------------------------------------------------------------------------------------- transfer
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_a_frozen_core_stays_as_it_is_to_the_last_bit(name: str, recordings: dict[str, ww.Recording]) -> None:
-    shared = make(name).fit(recordings)
-    before, new = core(shared["a"]), simulated(50, seed=7, n_neurons=3)
-    more = shared.add("c", new)
-    assert list(more) == ["a", "b", "c"]
-    assert list(shared) == ["a", "b"]
-    assert same(core(more["c"]), before)
-    assert same(core(more["a"]), before)
-    assert more["c"].model_.core is more["a"].model_.core
-    assert more["c"].history_["step"].max() == 20
-    assert np.isfinite(more["c"].predict(new.images)).all()
-    trained = shared.add("c", new, core="trained")
-    assert list(trained) == ["c"]
-    assert not same(core(trained["c"]), before)
-    assert same(core(shared["a"]), before)
-
-
-def test_training_goes_on_from_the_fitted_core(fitted: ww.SharedCoreCNN) -> None:
-    """Without a step it is the fitted one; a frozen one has no penalties, a trained one those it had."""
-    new = simulated(50, seed=7, n_neurons=3)
-    at_once = fitted.add("c", new, core="trained", options={"training": {"max_steps": 0}})["c"]
-    assert same(core(at_once), core(fitted["a"]))
-    assert ww.transferred(fitted["a"]).options().penalties.smoothness == 0
-    assert ww.transferred(fitted["a"]).options().penalties.product_l1 == 0.03
-    assert at_once.options_.penalties.smoothness == fitted["a"].options_.penalties.smoothness > 0
-    mean = at_once.predict(new.images).mean(0)
-    np.testing.assert_allclose(mean, new.responses.mean(0), rtol=0.2), "biases are those of the new neurons"
-
-
-def test_options_of_a_transfer_are_those_of_the_core_and_others_over_them(fitted: ww.SharedCoreCNN) -> None:
-    made = ww.transferred(fitted["b"], options={"penalties": {"mask_l1": 0.1, "feature_l1": 0.1}}, seed=4)
-    assert (made.options().penalties.product_l1, made.options().penalties.mask_l1, made.seed) == (0, 0.1, 4)
-    typed = make(readout={"start": "types", "hold_features": 3}).template()
-    typed.fit(simulated(60))
-    assert ww.transferred(typed).options().readout.start == "average"
-    sparse = make(penalties={"group_sparsity": 0.1, "product_l1": 0}, training={**TRAINING, "proximal": True})
-    assert not ww.transferred(sparse.template().fit(simulated(60))).options().training.proximal
-
-
-@pytest.mark.parametrize(
-    ("core_is", "options", "message"),
-    [
-        ("fixed", {}, "unknown core 'fixed': expected one of 'frozen', 'trained'"),
-        (
-            "frozen",
-            {"core": {"n_maps": 8}},
-            r"core options \(\{'n_maps': 8\}\) are those that the core was fitted with",
-        ),
-        (
-            "frozen",
-            {"penalties": {"smoothness": 1.0}},
-            r"smoothness \(=1.0\) has nothing to act on: the core is frozen",
-        ),
-        ("trained", {"readout": {"start": "types"}}, "with a fitted core neurons start from averages"),
-        ("frozen", {"trainin": {}}, r"unknown option 'trainin'.* Did you mean 'training'\?"),
-    ],
-)
-def test_options_that_a_fitted_core_does_not_allow(
-    core_is: str, options: dict, message: str, fitted: ww.SharedCoreCNN
-) -> None:
-    with pytest.raises(OptionError, match=message):
-        ww.transferred(fitted["a"], core_is, options)
-
-
-def test_images_may_have_another_size_but_not_other_channels(
-    fitted: ww.SharedCoreCNN, rng: np.random.Generator
-) -> None:
-    larger = ww.Recording(rng.normal(size=(40, 15, 11)), rng.poisson(2, (40, 2)))
-    more = fitted.add("larger", larger)
-    assert more["larger"].masks_.shape == (2, 11, 7)
-    assert more["a"].masks_.shape == (6, 8, 13)
-    assert same(core(more["larger"]), core(fitted["a"]))
-    with pytest.raises(InputError, match="the core was not fitted to images of 2 channels"):
-        fitted.add("coloured", simulated(40, n_channels=2))
-    with pytest.raises(OptionError, match="two recordings are named 'a' and 'a'"):
-        fitted.add("a", larger)
-
-
-def test_a_transferred_model_is_saved_resumed_and_told_from_others(fitted: ww.SharedCoreCNN, tmp_path: Path) -> None:
-    new, options = simulated(60, seed=7), {"training": {"max_steps": 20, "checkpoint_seconds": 0}}
-    undisturbed = fitted.add("c", new, options=options)
-    with pytest.raises(StoppedError):
-        fitted.add("c", new, options=options, folder=tmp_path / "c", observer=stop_at(10))
-    with pytest.raises(RunError, match=r"given_core\.frozen \(True, now False\)"):
-        fitted.add("c", new, core="trained", options=options, folder=tmp_path / "c", resume=True)
-    resumed = fitted.add("c", new, options=options, folder=tmp_path / "c", resume=True)
-    assert same(resumed["c"].tensors(), undisturbed["c"].tensors())
-    resumed.save(tmp_path / "run")
-    again = ww.load_shared(tmp_path / "run")
-    assert again["c"].model_.core is again["a"].model_.core
-    assert again["c"].asked() == undisturbed["c"].asked()
-    assert model_with_core(tmp_path / "run").neurons_ == fitted["a"].neurons_
-    with pytest.raises(OptionError, match="the core that this model was begun with is not in its file"):
-        again["c"].fit(new)
-    assert clone(again["c"]).given_core is None, "a clone has a core of its own"
-    alone = again["a"].fit(simulated())
-    assert "recordings" not in alone.asked()
-
-
 # ------------------------------------------------------------------------------------------------- what it is for
 
 
@@ -525,90 +416,3 @@ def test_short_recordings_of_one_cell_type_are_explained_better_together(seed: i
     together = asked.fit(recordings)
     for key, recording in recordings.items():
         assert fev(together[key], recording) > fev(asked.template().fit(recording), recording) + 0.03
-
-
-def test_a_short_recording_is_explained_better_with_the_core_of_a_long_one() -> None:
-    asked = ww.SharedCoreCNN("gaussian", "simulation", {"kernel_sizes": (7,)}, training=FEW)
-    core_of = asked.fit({"long": short(3, 1500, 30)})
-    recording = short(2)
-    alone = fev(asked.template().fit(recording), recording)
-    assert fev(core_of.add("short", recording)["short"], recording) > alone + 0.1
-    assert fev(core_of.add("short", recording, core="trained")["short"], recording) > alone
-
-
-# ------------------------------------------------------------------------------------------------- the command line
-
-
-@pytest.fixture(scope="module")
-def folder(recordings: dict[str, ww.Recording], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shared")
-    for key, recording in recordings.items():
-        ww.save(recording, folder / f"{key}.npz")
-    (folder / "other").mkdir()
-    ww.save(simulated(50, seed=7, n_neurons=3), folder / "other" / "a.npz")
-    (folder / "options.yaml").write_text(
-        "core: {kernel_sizes: [5], n_maps: 2}\ntraining: {max_steps: 6, check_every: 3}\n"
-    )
-    return folder
-
-
-def test_the_verbs_fit_transfer_and_leave_ordinary_runs(command: Callable[..., Outcome], folder: Path) -> None:
-    run = partial(command, folder)
-    code, out, err = run("fit-shared", "a.npz", "b.npz", "--out", "run", "--config", "options.yaml")
-    assert (code, err) == (0, "")
-    assert "factorized: 200 images to fit, 50 to validate" in out
-    assert "note: a step takes 72 images of each, all that b has to train on, not batch_size=128" in out
-    assert "all neurons:" in out
-    assert out.endswith("written to run\n")
-    expected = json.loads((folder / "run" / "b" / "metrics.json").read_text())
-    assert run("evaluate", "run/b", "b.npz", "--out", "judged")[0] == 0
-    assert json.loads((folder / "judged" / "metrics.json").read_text()) == expected
-    assert run("predict", "run/b", "b.npz", "--of", "test", "--out", "responses.npy")[0] == 0
-    assert np.load(folder / "responses.npy").shape == (12, 4)
-    code, out, err = run("evaluate", "run", "b.npz")
-    assert code == 3
-    assert "run holds models of several recordings" in err
-
-    code, out, err = run("transfer", "run", "other/a.npz", "--out", "frozen")
-    assert (code, err) == (0, "")
-    assert same(core(ww.load_model(folder / "frozen")), core(ww.load_model(folder / "run" / "a")))  # type: ignore[arg-type]
-    assert run("transfer", "run/b", "other/a.npz", "--out", "trained", "--core", "trained")[0] == 0
-    assert not same(core(ww.load_model(folder / "trained")), core(ww.load_model(folder / "run" / "a")))  # type: ignore[arg-type]
-    code, out, err = run("transfer", "run", "other/a.npz", "--out", "frozen", "--core", "trained", "--resume")
-    assert code == 4
-    assert "given_core.frozen (True, now False)" in err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (
-            ["fit-shared", "a.npz", "other/a.npz", "--out", "x"],
-            2,
-            "two recordings are named 'a': give them names, NAME=PATH",
-        ),
-        (["fit-shared", "a.npz", "--model", "ridge", "--out", "x"], 2, "unknown model 'ridge'"),
-        (["fit-shared", "a.npz", "--set", "devices=2", "--out", "x"], 2, "devices=2 on nodes=1 are for a fit of one"),
-        (["transfer", "a.npz", "b.npz", "--out", "x"], 3, "a.npz"),
-        (["transfer", "ridge", "b.npz", "--out", "x"], 2, "ridge holds a ridge model, which has no core"),
-        (["transfer", "ridge", "b.npz", "--core", "cold", "--out", "x"], 2, "unknown core 'cold'"),
-        (["transfer", "ridge", "b.npz", "--set", "preset=simulation", "--out", "x"], 2, "preset (='simulation') has"),
-    ],
-)
-def test_mistakes_on_the_command_line_are_told(
-    arguments: list[str], code: int, message: str, command: Callable[..., Outcome], folder: Path
-) -> None:
-    if "ridge" in arguments and not (folder / "ridge").exists():
-        assert command(folder, "fit", "a.npz", "--model", "ridge", "--out", "ridge")[0] == 0
-    found, _, err = command(folder, *arguments)
-    assert found == code
-    assert message in err.replace("\n", " ")
-    assert not (folder / "x").exists()
-
-
-def test_names_on_the_command_line(command: Callable[..., Outcome], folder: Path) -> None:
-    code, _, err = command(
-        folder, "fit-shared", "a.npz", "second=other/a.npz", "--out", "named", "--config", "options.yaml"
-    )
-    assert (code, err) == (0, "")
-    assert list(ww.load_shared(folder / "named")) == ["a", "second"]
