@@ -69,7 +69,7 @@ def fit_shared_run(
     run = _scored(model, recordings)
     if tensorboard:
         track_scores(run.pooled, folder)
-    _write(run, folder, model.asked(recordings))
+    _write(run, folder)
     if model.stopped_ != "interrupted":
         remove_checkpoints(folder)
     return run
@@ -90,11 +90,12 @@ def _scored(model: SharedCoreCNN, recordings: Mapping[str, Recording]) -> Shared
     return SharedRun(model, tables, pooled)
 
 
-def _write(run: SharedRun, folder: Path, asked: dict[str, object]) -> None:
+def _write(run: SharedRun, folder: Path) -> None:
     """Each recording's run, then what is of all; `metrics.json` last: it says that the run has ended."""
     model = run.model
     for key, one in model.models_.items():
         write_run(one, run.scores.get(key), folder / key)
+    asked = next(iter(model.models_.values())).asked()  # the same of each
     write_text(folder / CONFIG_FILE, yaml.safe_dump(asked, sort_keys=False, default_flow_style=None, width=110))
     write_text(folder / HISTORY_FILE, model.history_.to_csv(index=False))
     write_text(folder / CANDIDATES_FILE, model.candidates_.to_csv(index=False))

@@ -1,5 +1,6 @@
 """What several verbs have in common: their arguments, and how a run begins and ends."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from whatwhere import formats, runs
 from whatwhere.cli import console
 from whatwhere.config import RunOptions
+from whatwhere.errors import OptionError
 from whatwhere.recording import Recording
 from whatwhere.tracking import check_tensorboard
 
@@ -45,6 +47,16 @@ def check_out(folder: Path, overwrite: bool, resume: bool, tensorboard: bool) ->
     runs.check_folder(folder, overwrite=overwrite, resume=resume)
     if resume and not runs.is_run(folder):
         console.show_notes([f"{folder} holds no run to resume: this one begins anew"])
+
+
+def check_launched(options: RunOptions) -> None:
+    """Raises `OptionError` where torchrun started several processes and one is asked for."""
+    wanted = options.devices * options.nodes
+    if wanted == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise OptionError(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes, each of which would fit by itself: say --devices"
+            " (and --nodes), or start without torchrun."
+        )
 
 
 def load_recording(path: Path, format: str | None, options: RunOptions) -> Recording:

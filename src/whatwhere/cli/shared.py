@@ -23,6 +23,7 @@ from whatwhere.cli.arguments import (
     Seed,
     Set,
     Threads,
+    check_launched,
     check_out,
     end,
     load_recording,
@@ -135,6 +136,8 @@ def _common(options: RunOptions) -> dict[str, str | int | None]:
 
 
 def _check_alone(options: RunOptions) -> None:
+    """Raises `OptionError` where several processes are asked for, or run already."""
+    check_launched(options)
     if options.devices * options.nodes > 1:
         raise OptionError(
             f"devices={options.devices} on nodes={options.nodes} are for a fit of one recording with a core of its own:"

@@ -1,6 +1,5 @@
 """The verbs: arguments in, a library call, its result shown."""
 
-import os
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +26,7 @@ from whatwhere.cli.arguments import (
     Seed,
     Set,
     Threads,
+    check_launched,
     check_out,
     end,
     load_recording,
@@ -279,11 +279,7 @@ def _numbers_of_images(text: str | None) -> list[int | str]:
 def _join(models: list[Estimator], options: RunOptions) -> None:
     """Starts the processes that a fit is shared by, where there are several; those that only help say nothing."""
     wanted = options.devices * options.nodes
-    if wanted == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
-        raise OptionError(
-            f"torchrun started {os.environ['WORLD_SIZE']} processes, each of which would fit by itself: say --devices"
-            " (and --nodes), or start without torchrun."
-        )
+    check_launched(options)
     if wanted > max(model.join().size for model in models):
         names = ", ".join(model.name for model in models)
         raise OptionError(

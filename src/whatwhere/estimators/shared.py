@@ -146,10 +146,10 @@ class SharedCoreCNN(BaseEstimator):
         options, device = self.template().options(), choose_device(self.device)
         rows = {key: one.split(options.training.validation_fraction, self.seed) for key, one in checked.items()}
         threads = self.threads
-        if folder is not None:
-            asked = self.asked(recordings)
-            threads = begin_fit(Path(folder), {**asked, "device": device.type}, self.threads, resume)
         fingerprints = {key: recordings[key].fingerprint() for key in checked}
+        if folder is not None:
+            asked = {**self.template().asked(), "recordings": fingerprints, "device": device.type}
+            threads = begin_fit(Path(folder), asked, self.threads, resume)
         with cpu_threads(threads):
             prepared = _prepare_all(checked, rows, options, device, fingerprints)
             notes = _notes(prepared, options, threads if self.threads not in (None, threads) else None)
