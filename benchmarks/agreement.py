@@ -7,9 +7,9 @@ from plain import MODELS
 from torch import Tensor, nn
 from workloads import Workload, make_model
 
+from whatwhere.gradients import backpropagate
 from whatwhere.model import Model
 from whatwhere.readouts.support import Restricted, Support
-from whatwhere.training import backpropagate
 
 TOLERANCE = 1e-4
 N_IMAGES = 8
@@ -47,7 +47,7 @@ def differences(workload: Workload, images: Tensor, responses: Tensor, dtype: to
     ours, plain = pair.ours.to(dtype).train(), pair.plain.to(dtype).train()
     if workload.support is not None:
         _restrict(ours)
-    loss = backpropagate(ours, images, responses)
+    loss = backpropagate(ours, [images], [responses])
     plain_loss, penalty = plain.loss(plain(images), responses)
     (plain_loss if workload.options.training.proximal else plain_loss + penalty).backward()
     gradients = [

@@ -36,9 +36,8 @@ def test_the_optimum_is_that_of_the_lasso_though_most_steps_are_of_few_pixels(
     assert 6 <= (wanted != 0).sum() < 300 / 16
     readout = FactorizedReadout(2, (1, 10, 15), ReadoutOptions(nonlinearity="identity"))
     options = ModelOptions(penalties=PenaltyOptions(mask_l1=STRENGTH))
-    model: Any = SimpleNamespace(
-        readout=readout, core=SimpleNamespace(shrunken=lambda strength, relative: []), options=options
-    )
+    core, members = SimpleNamespace(shrunken=lambda strength, relative: []), [SimpleNamespace(readout=readout)]
+    model: Any = SimpleNamespace(members=members, core=core, options=options, frozen=False)
     rate = {"adam": 0.05, "sgd": 0.01}[optimizer]
 
     def make(tensors: list[torch.Tensor]) -> torch.optim.Optimizer:
@@ -111,7 +110,7 @@ def test_a_step_on_the_support_moves_what_a_whole_step_would_move(rng: np.random
             trainer.step()
         before = trainer.schedule.step
         trainer.options = replace(trainer.options, whole_every=whole_every)
-        trainer.active = trainer._active_set()
+        trainer.active = trainer._active_sets()
         trainer.step()
         assert (model.readout.restricted is not None) == (whole_every > 1)
         assert trainer.schedule.step == before + 1

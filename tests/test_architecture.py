@@ -41,15 +41,15 @@ LEVELS = {
         1,
     ),
     **dict.fromkeys(["noise_models", "normal_hierarchy", "location_posterior"], 1),
-    **dict.fromkeys(["stored_images", "stored_responses", "batches"], 2),
+    **dict.fromkeys(["stored_images", "stored_responses", "batches", "training_data", "option_checks"], 2),
     **dict.fromkeys(["recording", "recording_parts", "standardisation", "heldout", "formats", "datasets"], 2),
     **dict.fromkeys(
         ["core", "readouts", "initialisation", "alignment", "local_features", "neuron_types", "presets"], 2
     ),
     **dict.fromkeys(["model", "storage", "training", "proximal", "active_set", "refitting", "optimisers", "cost"], 3),
-    **dict.fromkeys(["location_inference", "recentring"], 3),
+    **dict.fromkeys(["location_inference", "recentring", "shared_model", "gradients"], 3),
     **dict.fromkeys(["estimators", "baselines", "simulation"], 4),
-    **dict.fromkeys(["catalogue", "runs", "comparison", "export", "tracking"], 5),
+    **dict.fromkeys(["catalogue", "runs", "shared_runs", "comparison", "export", "tracking"], 5),
     **dict.fromkeys(["experiments", "search"], 6),
     "report": 7,
     "cli": 8,

@@ -32,7 +32,8 @@ def solved(pixels: np.ndarray, responses: np.ndarray, optimizer: str, proximal: 
     readout = FactorizedReadout(2, (1, 5, 8), ReadoutOptions(nonlinearity="identity"))
     options = ModelOptions(penalties=PenaltyOptions(mask_l1=STRENGTH))
     core = SimpleNamespace(shrunken=lambda strength, relative: [])
-    model: Any = SimpleNamespace(readout=readout, core=core, options=options)
+    members = [SimpleNamespace(readout=readout)]
+    model: Any = SimpleNamespace(members=members, core=core, options=options, frozen=False)
     rate = {"adam": 0.05, "sgd": 0.01}[optimizer]
     steps = OPTIMIZERS[optimizer]([readout.mask], TrainingOptions(optimizer=optimizer, learning_rate=rate))
     maps, wanted = torch.from_numpy(pixels).view(-1, 1, 5, 8), torch.from_numpy(responses)

@@ -9,7 +9,7 @@ import torch
 import whatwhere as ww
 from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, TrainingOptions
 from whatwhere.model import Model, Shapes, initialize
-from whatwhere.refitting import all_images, refit, steps_at_each_rate
+from whatwhere.refitting import refit, steps_at_each_rate
 from whatwhere.schedule import Check
 from whatwhere.simulation import simulate, simulate_population
 from whatwhere.training import TrainingData, train
@@ -59,7 +59,7 @@ def started(**training: object) -> Model:
 
 
 def test_it_is_a_fit_of_that_many_steps_to_all_images() -> None:
-    everything = all_images(data())
+    everything = data().all_images()
     assert len(everything.images) == len(everything.responses) == 80
     model, reference = started(), started(max_steps=23, check_every=23)
     assert refit(model, data(), checks((0, 1e-2, 9.0), (23, 1e-2, 8.0)), seed=3)

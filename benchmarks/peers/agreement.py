@@ -5,7 +5,7 @@ from agreement import N_IMAGES
 from torch import Tensor
 
 from peers.networks import Peer
-from whatwhere.training import backpropagate
+from whatwhere.gradients import backpropagate
 
 
 def difference(peer: Peer, images: Tensor, responses: Tensor) -> float:
@@ -22,7 +22,7 @@ def difference(peer: Peer, images: Tensor, responses: Tensor) -> float:
     predictions = theirs(images)
     loss, penalty = theirs.loss(predictions, responses)
     (loss + penalty).backward()
-    our_loss = backpropagate(ours, images, responses)
+    our_loss = backpropagate(ours, [images], [responses])
     found = [abs(our_loss.item() / loss.item() - 1), _relative(ours(images), predictions)]
     for each in peer.handed:
         if each.compared:

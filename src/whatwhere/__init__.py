@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from whatwhere.baselines import GLM, LNP, OLS, Lasso, Ridge
-from whatwhere.catalogue import load_model, make_model
+from whatwhere.catalogue import load_model, load_shared, make_model
 from whatwhere.config import (
     CoreOptions,
     ModelOptions,
@@ -12,7 +12,15 @@ from whatwhere.config import (
     ReadoutOptions,
     TrainingOptions,
 )
-from whatwhere.estimators import FactorizedCNN, FixedMaskCNN, FullyConnectedCNN, GaussianCNN, PosteriorCNN
+from whatwhere.estimators import (
+    FactorizedCNN,
+    FixedMaskCNN,
+    FullyConnectedCNN,
+    GaussianCNN,
+    PosteriorCNN,
+    SharedCoreCNN,
+    transferred,
+)
 from whatwhere.export import export_onnx
 from whatwhere.formats import load, save
 from whatwhere.heldout import HeldOut, Truth
@@ -38,12 +46,15 @@ __all__ = [
     "ReadoutOptions",
     "Recording",
     "Ridge",
+    "SharedCoreCNN",
     "TrainingOptions",
     "Truth",
     "__version__",
     "export_onnx",
     "load",
     "load_model",
+    "load_shared",
     "make_model",
     "save",
+    "transferred",
 ]

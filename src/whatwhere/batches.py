@@ -6,6 +6,9 @@ from torch import Tensor
 from whatwhere.parallel import ALONE, Parallel
 from whatwhere.stored_images import Images, StoredImages, Stream
 
+_STRIDE = 0x1E3779B97F4A7C15
+"""Between the seeds of two recordings: far beyond those of any step or epoch."""
+
 
 class Batches:
     """The batches of a fit, whole ones alone: every epoch has its own order, from the seed and the epoch's number.
@@ -57,3 +60,12 @@ def mixed_seed(seed: int, number: int) -> int:
     2000011
     """
     return (seed * 1_000_003 + number) % 2**63
+
+
+def draw_seed(seed: int, number: int, recording: int) -> int:
+    """A seed for what is drawn for the neurons of each recording; of the first, number 0, `mixed_seed`.
+
+    >>> draw_seed(2, -1, 0), draw_seed(2, -1, 1)
+    (2000005, 2177342782470422682)
+    """
+    return (mixed_seed(seed, number) + recording * _STRIDE) % 2**63

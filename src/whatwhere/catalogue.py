@@ -15,6 +15,7 @@ from whatwhere.estimators import (
     FullyConnectedCNN,
     GaussianCNN,
     PosteriorCNN,
+    SharedCoreCNN,
 )
 from whatwhere.presets import options_over_preset
 from whatwhere.storage import read_model
@@ -102,3 +103,28 @@ def load_model(path: str | Path) -> Estimator:
     except OptionError as error:
         raise FormatError(f"{path}: {error} It may come from a newer whatwhere.") from error
     return kind.rebuilt(path, tensors, description, history)
+
+
+def make_shared(
+    name: str, values: dict[str, Any] | None = None, *, preset: str = "recording", **common: Any
+) -> SharedCoreCNN:
+    """As `make_model`, a model of several recordings that share a core; common: seed, device, threads, nonfinite.
+
+    >>> make_shared("gaussian", {"core": {"n_maps": 8}}).model
+    'gaussian'
+    """
+    kind = MODELS[check_choice("model", name, MODELS)]
+    if not issubclass(kind, CNN):
+        raise OptionError(f"{name} has no core that several recordings could share: choose a convolutional model.")
+    check_keys("option", common, sorted(COMMON - {"devices", "nodes"}))
+    model = SharedCoreCNN(name, preset, **vars(options_over_preset(name, preset, dict(values or {}))), **common)
+    model.template().asked()
+    return model
+
+
+def load_shared(path: str | Path) -> SharedCoreCNN:
+    """The fitted models in the folder of a fit of several recordings, which share their core again.
+
+    Raises `FormatError` where files are missing, damaged, changed or of a newer version.
+    """
+    return SharedCoreCNN.load(path)

@@ -5,11 +5,13 @@ import math
 import time
 from dataclasses import dataclass
 
+from whatwhere.gradients import backpropagate
 from whatwhere.local_features import local_memory
 from whatwhere.location_inference import location_memory, settle
 from whatwhere.model import Model
 from whatwhere.readouts import PosteriorReadout
-from whatwhere.training import TrainingData, backpropagate
+from whatwhere.shared_model import Network
+from whatwhere.training_data import SharedData, TrainingData
 
 _TIMED_STEPS = 2
 
@@ -38,16 +40,23 @@ class Plan:
 
 
 def make_plan(
-    model: Model, data: TrainingData, n_candidates: int, notes: tuple[str, ...] = (), n_processes: int = 1
+    model: Network,
+    data: TrainingData | SharedData,
+    n_candidates: int,
+    notes: tuple[str, ...] = (),
+    n_processes: int = 1,
 ) -> Plan:
-    """The plan for fitting `n_candidates` models like this one; `model` itself is not changed."""
+    """The plan for fitting `n_candidates` models like this one; `model` itself is not changed.
+
+    Of several recordings, images are those of all of them.
+    """
     options = model.options.training
     batch = _batch(model, data, n_processes)
     seconds = _seconds_per_step(model, data, batch) + _seconds_of_places(model, data)
     least = min(options.patience_from + options.check_every * options.patience * options.n_rates, options.max_steps)
     return Plan(
-        n_images=len(data.images),
-        n_validation=len(data.validation_images),
+        n_images=sum(len(part.images) for part in data.parts),
+        n_validation=sum(len(part.validation_images) for part in data.parts),
         n_parameters=sum(parameter.numel() for parameter in model.parameters()),
         n_candidates=n_candidates,
         memory=estimate_memory(model, data, n_processes),
@@ -59,32 +68,44 @@ def make_plan(
     )
 
 
-def _batch(model: Model, data: TrainingData, n_processes: int) -> int:
-    """Images that each process takes in a step, at most."""
-    return math.ceil(min(model.options.training.batch_size, len(data.images)) / n_processes)
+def _batch(model: Network, data: TrainingData | SharedData, n_processes: int) -> int:
+    """Images of each recording that each process takes in a step, at most."""
+    n_images = min(len(part.images) for part in data.parts)
+    return math.ceil(min(model.options.training.batch_size, n_images) / n_processes)
 
 
-def estimate_memory(model: Model, data: TrainingData, n_processes: int = 1) -> int:
+def estimate_memory(model: Network, data: TrainingData | SharedData, n_processes: int = 1) -> int:
     """Bytes at the peak, of each process that shares the fit: data, parameters, maps.
 
     The parameters come seven times, and every map that is kept for the gradient of a step. Where places are inferred,
-    the posterior and its best copy too, and the inference's own where that is more.
+    the posterior and its best copy too, and the inference's own where that is more; of several recordings it is made of
+    one after the other.
     """
-    parts = (data.images, data.responses, data.validation_images, data.validation_responses)
-    data_bytes = sum(part.nbytes for part in parts)
+    data_bytes = sum(
+        each.nbytes
+        for part in data.parts
+        for each in (part.images, part.responses, part.validation_images, part.validation_responses)
+    )
     parameter_bytes = sum(parameter.numel() for parameter in model.parameters()) * 4
     parameters = 7 * parameter_bytes  # value, gradient, two moments; the best value and its two moments
-    buffers = 3 * 4 * sum(buffer.numel() for buffer in model.readout.buffers())
-    at_once = 4 * _batch(model, data, n_processes) * _floats_per_image(model)
-    if isinstance(model.readout, PosteriorReadout):
-        at_once = max(at_once, location_memory(model, len(data.images)))
+    buffers = 3 * 4 * sum(buffer.numel() for member in model.members for buffer in member.readout.buffers())
+    at_once = 4 * _batch(model, data, n_processes) * sum(map(_floats_per_image, model.members))
+    pairs = list(zip(model.members, data.parts, strict=True))
+    located = [
+        location_memory(member, len(part.images))
+        for member, part in pairs
+        if isinstance(member.readout, PosteriorReadout)
+    ]
+    at_once = max([at_once, *located])
     if model.options.readout.start == "features":
-        n_ridges = len(model.options.readout.prior_ridges)
-        size = model.core.output_shape[1:]
-        of_start = local_memory(model.shapes.n_channels, size, model.shapes.n_neurons, n_ridges)
-        later = isinstance(model.readout, PosteriorReadout)  # beside the features that are kept
-        at_once = at_once + of_start if later else max(at_once, of_start)
+        of_start = sum(map(_start_memory, model.members))
+        at_once = at_once + of_start if located else max(at_once, of_start)  # beside the features that are kept
     return data_bytes + parameters + buffers + at_once
+
+
+def _start_memory(model: Model) -> int:
+    n_ridges = len(model.options.readout.prior_ridges)
+    return local_memory(model.shapes.n_channels, model.core.output_shape[1:], model.shapes.n_neurons, n_ridges)
 
 
 def _floats_per_image(model: Model) -> int:
@@ -99,26 +120,28 @@ def _floats_per_image(model: Model) -> int:
     return total + 2 * pooled + 4 * shapes.n_neurons
 
 
-def _seconds_per_step(model: Model, data: TrainingData, batch: int) -> float:
+def _seconds_per_step(model: Network, data: TrainingData | SharedData, batch: int) -> float:
     trial = copy.deepcopy(model).train()
+    images, responses = [part.images[:batch] for part in data.parts], [part.responses[:batch] for part in data.parts]
     seconds = 0.0
     for number in range(1 + _TIMED_STEPS):  # the first one warms up
         started = time.perf_counter()
-        backpropagate(trial, data.images[:batch], data.responses[:batch]).item()
+        backpropagate(trial, images, responses).item()
         if number:
             seconds += time.perf_counter() - started
     return seconds / _TIMED_STEPS
 
 
-def _seconds_of_places(model: Model, data: TrainingData) -> float:
+def _seconds_of_places(model: Network, data: TrainingData | SharedData) -> float:
     """Of one inference of the places, measured, over the steps from one to the next."""
-    if not isinstance(model.readout, PosteriorReadout):
-        return 0.0
-    trial = copy.deepcopy(model)
-    readout = trial.readout
-    assert isinstance(readout, PosteriorReadout)
-    if readout.evidence_renewed is not None:
-        readout.evidence_renewed.fill_(True)  # which is done once in a fit
-    started = time.perf_counter()
-    settle(trial, data.images, data.responses[:], 0)
-    return (time.perf_counter() - started) / model.options.readout.locate_every
+    trial, seconds = copy.deepcopy(model), 0.0
+    for member, part in zip(trial.members, data.parts, strict=True):
+        readout = member.readout
+        if not isinstance(readout, PosteriorReadout):
+            continue
+        if readout.evidence_renewed is not None:
+            readout.evidence_renewed.fill_(True)  # which is done once in a fit
+        started = time.perf_counter()
+        settle(member, part.images, part.responses[:], 0, trial.members)
+        seconds += time.perf_counter() - started
+    return seconds / model.options.readout.locate_every

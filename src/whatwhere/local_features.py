@@ -116,37 +116,61 @@ def fit_local_features(
     neuron follows that is unknown. Of long recordings some images, evenly spaced, and the evidence is what it would
     then be of all.
     """
-    shown = _Shown(images, responses, map_size, offset)
-    free, weights = shown.free_fit(ridges)
-    mean_gram = shown.gram.mean(0)
+    return fit_together([(images, responses)], map_size, offset, ridges, n_types, seed)[0]
+
+
+def fit_together(
+    shown: Sequence[tuple[Images, Responses]],
+    map_size: tuple[int, int],
+    offset: tuple[float, float],
+    ridges: Sequence[float],
+    n_types: int,
+    seed: int,
+) -> list[LocalFit]:
+    """As `fit_local_features`, of several recordings, each with its own images; types are of all their neurons."""
+    rows = [_some_rows(images) for images, _ in shown]
+    of_bank = torch.cat([images[few[:: _every(few)]] for (images, _), few in zip(shown, rows, strict=True)])
+    bank = LocalFeatures(of_bank, map_size, offset)
+    parts = [_Shown(*some, few, bank, map_size) for some, few in zip(shown, rows, strict=True)]
+    free, weights = (list(found) for found in zip(*(part.free_fit(ridges) for part in parts), strict=True))
+    mean_gram = torch.stack([part.gram.mean(0) for part in parts]).mean(0)
     metric = torch.linalg.cholesky(mean_gram + _steady(mean_gram, 1e-3))
     for _ in range(_ROUNDS):
-        codes = _codes(weights, metric)
+        codes = _codes(torch.cat(weights), metric)
         types = codes_to_types(codes, n_types, seed).to(codes.device)
         common = torch.zeros(int(types.max()) + 1, codes.shape[1]).to(codes).index_add_(0, types, codes)
         filters = torch.linalg.solve(metric.T, functional.normalize(common, dim=1).T).T  # (n_types, K)
-        typed, weights = shown.typed_fit(filters, ridges)
-    places = typed.argmax(1)
-    evidence = (torch.logaddexp(typed, free) - math.log(2)) * shown.share
-    return LocalFit(evidence, places, types)
+        fits = zip(*(part.typed_fit(filters, ridges) for part in parts), strict=True)
+        typed, weights = (list(found) for found in fits)
+    return [
+        LocalFit((torch.logaddexp(by_type, own) - math.log(2)) * part.share, by_type.argmax(1), of_part)
+        for part, own, by_type, of_part in zip(parts, free, typed, types.split([len(one) for one in free]), strict=True)
+    ]
+
+
+def _some_rows(images: Images) -> Tensor:
+    """Which images are enough to start from, evenly spaced."""
+    return torch.linspace(0, len(images) - 1, min(_MOST_IMAGES, len(images)), device=images.device).long()
+
+
+def _every(rows: Tensor) -> int:
+    """Of so many images the bank is made from one."""
+    return math.ceil(len(rows) / _IMAGES_AT_ONCE)
 
 
 class _Shown:
     """Some images, evenly spaced, under the bank, and what neurons responded to them, centred."""
 
     def __init__(
-        self, images: Images, responses: Responses, map_size: tuple[int, int], offset: tuple[float, float]
+        self, images: Images, responses: Responses, rows: Tensor, bank: LocalFeatures, map_size: tuple[int, int]
     ) -> None:
-        self.images = images
-        self.rows = torch.linspace(0, len(images) - 1, min(_MOST_IMAGES, len(images)), device=images.device).long()
+        self.images, self.rows, self.bank = images, rows, bank
         wanted = responses[self.rows]
         mean = wanted.mean(0)
         constant = wanted.std(0, correction=0) <= _LEAST_DEVIATION * mean.abs()
         self.wanted = torch.where(constant, 0.0, wanted - mean)
         self.variances = self.wanted.var(0, correction=0)
         self.share = len(images) / len(self.rows)
-        every = math.ceil(len(self.rows) / _IMAGES_AT_ONCE)
-        self.bank = LocalFeatures(images[self.rows[::every]], map_size, offset)
         self.n_places = map_size[0] * map_size[1]
 
         self.moments = FeatureMoments(self.bank.n_features, self.n_places, self.wanted)

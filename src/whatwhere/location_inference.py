@@ -63,11 +63,14 @@ def is_due(model: Model, step: int) -> bool:
 
 
 @torch.no_grad()
-def locate(model: Model, images: Images, responses: Tensor, step: int, seed: int) -> None:
+def locate(
+    model: Model, images: Images, responses: Tensor, step: int, seed: int, members: Sequence[Model] = ()
+) -> None:
     """Weights, noise and posterior from all training images, core frozen; the model's mode is left as it was.
 
     images (n_images, C, H, W), responses (n_images, n_neurons), in the units of the fit. With an identity output the
     weights of each neuron are solved for, drawn towards the population's mean as far as the population's spread says.
+    members: see `recentre`.
     """
     readout, options = model.readout, model.options.readout
     assert isinstance(readout, PosteriorReadout)
@@ -77,7 +80,7 @@ def locate(model: Model, images: Images, responses: Tensor, step: int, seed: int
     progress = min(1.0, since / options.anneal_steps) if options.anneal_steps else 1.0
     temperature = max(1.0, options.temperature * (1 - progress / 0.85))
     floor = max(_LAST_FLOOR, _FIRST_FLOOR * (1 - progress)) * responses.var(0, correction=0).mean().item()
-    recentre(model)
+    recentre(model, members)
     first = since < 2 * options.locate_every
     generator = torch.Generator(images.device).manual_seed(seed)
     batches = _feature_batches(model, images)
@@ -100,10 +103,11 @@ def _renew_local_evidence(model: Model, images: Images, responses: Tensor, seed:
     readout.set_local_evidence(found.evidence, renewed=True)
 
 
-def settle(model: Model, images: Images, responses: Tensor, seed: int) -> None:
+def settle(model: Model, images: Images, responses: Tensor, seed: int, members: Sequence[Model] = ()) -> None:
     """`locate` as at the end of annealing: the posterior then is the one under the model's final core."""
     options = model.options.readout
-    locate(model, images, responses, options.locate_from + max(options.anneal_steps, 2 * options.locate_every), seed)
+    step = options.locate_from + max(options.anneal_steps, 2 * options.locate_every)
+    locate(model, images, responses, step, seed, members)
 
 
 def log_evidence(model: Model, images: Images, responses: Tensor, prior: tuple[Tensor, Tensor] | None = None) -> Tensor:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from whatwhere.model import Model
+from whatwhere.shared_model import Network, shares
 
 _BISECTIONS = 50
 _TINY = 1e-300
 
 
 @torch.no_grad()
-def shrink(model: Model, *optimizers: torch.optim.Optimizer) -> None:
+def shrink(model: Network, *optimizers: torch.optim.Optimizer) -> None:
     """The proximal step of the model's L1 and group penalties, after the optimisers' step along all else's gradient.
 
     The metric is the optimiser's own, element by element: a gradient g moves a weight by s g, so a strength of lambda
@@ -22,8 +22,12 @@ def shrink(model: Model, *optimizers: torch.optim.Optimizer) -> None:
     """
     penalties = model.options.penalties
     strengths = penalties.single()
-    for parameter, strength in model.readout.shrunken(strengths):
-        soft_threshold_(parameter, step_sizes(optimizers, parameter) * strength)
+    for share, member in zip(shares(model), model.members, strict=True):
+        of_member = {name: share * strength for name, strength in strengths.items()}  # of the mean over all neurons
+        for parameter, strength in member.readout.shrunken(of_member):
+            soft_threshold_(parameter, step_sizes(optimizers, parameter) * strength)
+    if model.frozen:
+        return
     for kernels, by_norm in model.core.shrunken(strengths["group_sparsity"], penalties.relative):
         group_threshold_(kernels, step_sizes(optimizers, kernels), by_norm)
 

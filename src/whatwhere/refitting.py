@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from whatwhere.model import Model
 from whatwhere.parallel import ALONE, Parallel
 from whatwhere.schedule import Check
-from whatwhere.stored_images import joined
-from whatwhere.stored_responses import joined_responses
-from whatwhere.training import Trainer, TrainingData
+from whatwhere.shared_model import Network
+from whatwhere.training import Trainer
+from whatwhere.training_data import SharedData, TrainingData
 
 
 def steps_at_each_rate(history: Sequence[Check]) -> list[int]:
@@ -27,20 +26,9 @@ def steps_at_each_rate(history: Sequence[Check]) -> list[int]:
     return steps
 
 
-def all_images(data: TrainingData) -> TrainingData:
-    """Training and validation images as training images, and the validation images still to look at."""
-    return TrainingData(
-        joined(data.images, data.validation_images),
-        joined_responses(data.responses, data.validation_responses),
-        data.validation_images,
-        data.validation_responses,
-        data.fingerprint,
-    )
-
-
 def refit(
-    model: Model,
-    data: TrainingData,
+    model: Network,
+    data: TrainingData | SharedData,
     history: Sequence[Check],
     *,
     seed: int,
@@ -52,7 +40,7 @@ def refit(
     Nothing is looked at on the way and nothing chosen. Returns whether it ended; it did not where `interrupted()`. With
     the same seed, data and number of threads the result is the same to the last bit on a CPU.
     """
-    trainer = Trainer(model.train(), all_images(data), seed=seed, parallel=parallel)
+    trainer = Trainer(model.train(), data.all_images(), seed=seed, parallel=parallel)
     try:
         for number, n_steps in enumerate(steps_at_each_rate(history)):
             trainer.set_rate(number)

@@ -18,6 +18,7 @@ from whatwhere.checks import check_choice, check_keys
 from whatwhere.errors import FormatError, InputError, OptionError, RunError
 from whatwhere.estimators import CNN, Estimator, Observer
 from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
+from whatwhere.estimators.shared_folder import named_in
 from whatwhere.formats import load, predictions
 from whatwhere.formats.npy import map_npy
 from whatwhere.metrics import ScoreTable
@@ -26,7 +27,7 @@ from whatwhere.plain_options import merge
 from whatwhere.recording import Recording
 from whatwhere.recording_parts import check_image_rows
 from whatwhere.rows import CHUNK_BYTES
-from whatwhere.storage import CONFIG_FILE, HISTORY_FILE, MODEL_FILE, write_text
+from whatwhere.storage import CONFIG_FILE, HISTORY_FILE, MODEL_FILE, SHARED_FILE, write_text
 from whatwhere.tracking import (
     TENSORBOARD,
     HistoryFile,
@@ -47,7 +48,7 @@ COMPARISON_FILES = (
 """What a comparison writes beside `metrics.json` and `differences.csv`."""
 _OURS = (
     *(MODEL_FILE, CONFIG_FILE, HISTORY_FILE, METRICS_FILE, NEURONS_FILE, CANDIDATES_FILE),
-    *(TIMING_FILE, DIFFERENCES_FILE),
+    *(TIMING_FILE, DIFFERENCES_FILE, SHARED_FILE),
 )
 _PART = re.compile(r"(seed|images)-\d+")
 
@@ -92,24 +93,26 @@ def is_run(folder: Path) -> bool:
 
 
 def _parts_of(folder: Path) -> list[Path]:
-    """The folders of a comparison's models, seeds and numbers of images."""
+    """The folders of a comparison's models, seeds and numbers of images, or of recordings that share a core."""
+    recordings = named_in(folder) if (folder / SHARED_FILE).is_file() else []
     parts = [part for part in folder.iterdir() if is_label(part.name) or _PART.fullmatch(part.name)]
-    return sorted(part for part in parts if part.is_dir())
+    parts += [folder / name for name in recordings]
+    return sorted({part for part in parts if part.is_dir()})
 
 
 def _clear(folder: Path) -> None:
     """Removes a run's files, those of a comparison's parts too, and nothing else."""
     parts = _parts_of(folder)
     is_comparison = (folder / DIFFERENCES_FILE).exists() or any(map(is_run, parts))
-    for name in (*_OURS, *COMPARISON_FILES * is_comparison):
-        (folder / name).unlink(missing_ok=True)
-    _remove_checkpoints(folder)
-    remove_events(folder / TENSORBOARD)
     for part in parts:
         _clear(part)
+    for name in (*_OURS, *COMPARISON_FILES * is_comparison):
+        (folder / name).unlink(missing_ok=True)
+    remove_checkpoints(folder)
+    remove_events(folder / TENSORBOARD)
 
 
-def _remove_checkpoints(folder: Path) -> None:
+def remove_checkpoints(folder: Path) -> None:
     """All at once, so that a run killed meanwhile resumes from all of them or counts as ended; and what a kill left."""
     checkpoints, gone = folder / CHECKPOINTS, folder / f".{CHECKPOINTS}.gone"
     shutil.rmtree(gone, ignore_errors=True)
@@ -153,7 +156,7 @@ def fit_run(
     if helps():
         model.fit(recording, folder=folder, resume=resume)
         return Run(model, None)
-    with _watched(model, folder, observer, tensorboard) as told:
+    with watched(model, folder, observer, tensorboard) as told:
         model.fit(recording, folder=folder, resume=resume, observer=told)
     model.save(folder)  # before the scores: what was fitted is kept, whatever they meet
     scores = scores_of(model, recording)
@@ -161,7 +164,7 @@ def fit_run(
         track_scores(scores, folder)
     write_run(model, scores, folder)
     if model.stopped_ != "interrupted":
-        _remove_checkpoints(folder)
+        remove_checkpoints(folder)
     return Run(model, scores)
 
 
@@ -196,19 +199,19 @@ def fit_kept(
         model.fit(recording, folder=folder, resume=resume)
         return model
     (folder / METRICS_FILE).unlink(missing_ok=True)
-    with _watched(model, folder, observer, tensorboard) as told:
+    with watched(model, folder, observer, tensorboard) as told:
         if start is not None and isinstance(model, CNN):
             model.fit(recording, folder=folder, resume=resume, observer=told, start=start)
         else:
             model.fit(recording, folder=folder, resume=resume, observer=told)
     write_fit(model, folder)
     if model.stopped_ != "interrupted":
-        _remove_checkpoints(folder)
+        remove_checkpoints(folder)
     return model
 
 
 @contextmanager
-def _watched(model: Estimator, folder: Path, observer: Observer | None, tensorboard: bool) -> Iterator[Observer]:
+def watched(model: Estimator, folder: Path, observer: Observer | None, tensorboard: bool) -> Iterator[Observer]:
     """What a fit tells: its growing history, TensorBoard's files where they are asked for, and `observer`."""
     history = HistoryFile(folder / HISTORY_FILE)
     if not tensorboard:

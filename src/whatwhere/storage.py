@@ -20,6 +20,8 @@ _DESCRIPTION = "whatwhere"
 MODEL = "whatwhere-model"
 MODEL_VERSION = 1
 MODEL_FILE, CONFIG_FILE, HISTORY_FILE = "model.safetensors", "config.yaml", "history.csv"
+SHARED_FILE = "shared.json"
+"""Names the recordings whose models share a core: each has a folder beside it."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -114,6 +116,11 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], pd.DataFr
     if not path.exists():
         raise FormatError(f"{path} does not exist: expected a run's folder or a {MODEL_FILE}.")
     file = path / MODEL_FILE if path.is_dir() else path
+    if (path / SHARED_FILE).exists() and not file.exists():
+        raise FormatError(
+            f"{path} holds models of several recordings: name the folder of one, {path}/RECORDING, or load all with"
+            " whatwhere.load_shared."
+        )
     tensors, description = read_tensors(file, MODEL, MODEL_VERSION)
     _check_same(file.parent / CONFIG_FILE, _config(description))
     return tensors, description, _read_history(file.parent / HISTORY_FILE)

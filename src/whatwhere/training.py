@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from whatwhere.active_set import ActiveSet
-from whatwhere.batches import Batches, mixed_seed
+from whatwhere.batches import Batches, draw_seed
 from whatwhere.checks import some_of
 from whatwhere.config import TrainingOptions
 from whatwhere.errors import RunError, TrainingError
+from whatwhere.gradients import backpropagate
 from whatwhere.location_inference import is_due, locate, settle, training_loss
-from whatwhere.model import Model
 from whatwhere.parallel import ALONE, Parallel
 from whatwhere.proximal import shrink
 from whatwhere.readouts import FactorizedReadout, PosteriorReadout
 from whatwhere.schedule import Check, Progress, Schedule
+from whatwhere.shared_model import Network, mean_over_neurons
 from whatwhere.storage import read_tensors, write_tensors
-from whatwhere.stored_images import Images
-from whatwhere.stored_responses import Responses
+from whatwhere.training_data import SharedData, TrainingData
 
 CHECKPOINT = "whatwhere-checkpoint"
 CHECKPOINT_VERSION = 1
@@ -37,18 +37,6 @@ OPTIMIZERS: dict[str, Callable[[Sequence[Tensor], TrainingOptions], torch.optim.
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """In the units of the fit, on the device: images (n, C, H, W), responses (n, n_neurons); both may be stored."""
-
-    images: Images
-    responses: Responses
-    validation_images: Images
-    validation_responses: Responses
-    fingerprint: str = ""
-    """Names the data, so that a run is resumed with the very same."""
-
-
-@dataclass(frozen=True)
 class Result:
     """How a fit ended: why it stopped, the checks, and the best of them (whose parameters the model now has)."""
 
@@ -59,8 +47,8 @@ class Result:
 
 
 def train(
-    model: Model,
-    data: TrainingData,
+    model: Network,
+    data: TrainingData | SharedData,
     *,
     seed: int,
     checkpoint: Path | None = None,
@@ -71,6 +59,9 @@ def train(
     parallel: Parallel = ALONE,
 ) -> Result:
     """Fits `model` in place with early stopping and leaves it with its best parameters, in evaluation mode.
+
+    Of several recordings (`SharedModel`, `SharedData`) every step takes as many images of each; those of a shorter one
+    begin again sooner.
 
     The validation loss is looked at every `check_every` steps; after `patience` checks without a better one the best
     parameters (and the optimiser's moments that belong to them) come back and the learning rate falls, `n_rates`
@@ -90,28 +81,13 @@ def train(
         trainer.close()
 
 
-def backpropagate(model: Model, images: Tensor, responses: Tensor, share: float = 1.0) -> Tensor:
-    """Adds the gradient of loss and penalties over one batch to the parameters; returns the loss without penalties.
-
-    Both times `share`, the part of a batch that these images are: so those of all its parts make the batch's in sum.
-    """
-    options = model.options
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=options.training.precision == "bf16"):
-        predictions = model(images)  # (n_images, n_neurons)
-    predictions = predictions.float()
-    loss = training_loss(model, predictions, responses)
-    penalty = model.penalty(options.penalties, predictions, smooth_only=options.training.proximal)
-    (share * (loss + penalty)).backward()
-    return share * loss.detach()
-
-
 class Trainer:
     """One fit under way: the model, its optimiser, the schedule, and the best state so far."""
 
     def __init__(
         self,
-        model: Model,
-        data: TrainingData,
+        model: Network,
+        data: TrainingData | SharedData,
         *,
         seed: int,
         checkpoint: Path | None = None,
@@ -126,14 +102,16 @@ class Trainer:
         self.options: TrainingOptions = model.options.training
         if self.options.compile:
             model.compiled_core = torch.compile(model.core.forward)
-        self.optimizer = OPTIMIZERS[self.options.optimizer](
-            [parameter for parameter in model.parameters() if parameter.requires_grad], self.options
-        )
-        self.active = self._active_set()
+        stepped = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        nothing = [torch.zeros(0, requires_grad=True)]  # where all but the places is frozen or solved for
+        self.optimizer = OPTIMIZERS[self.options.optimizer](stepped or nothing, self.options)
+        self.active = self._active_sets()
         self.schedule = Schedule()
         self.best: dict[str, Tensor] = {}
-        self.training_loss = torch.zeros((), device=data.images.device)
-        self.batches = Batches(data.images, self.options.batch_size, seed, parallel)
+        self.training_loss = torch.zeros((), device=data.device)
+        size = min([self.options.batch_size, *(len(part.images) for part in data.parts)])
+        self.of_recordings = [Batches(part.images, size, seed, parallel) for part in data.parts]
+        self.batches = self.of_recordings[0]
         self.earlier_seconds = 0.0
         self.started = self.saved = time.monotonic()
         self.saved_step: int | None = None
@@ -163,23 +141,27 @@ class Trainer:
 
     def step(self) -> None:
         """One batch: gradient of loss and penalties, the optimiser's update, proximal step, projection."""
-        if self.active is not None:
-            whole = self.schedule.step % self.options.whole_every == 0
-            if self.parallel.size > 1 and not whole and self.active.support is None:
+        step, members = self.schedule.step, self.model.members
+        for active in self.active:
+            whole = step % self.options.whole_every == 0
+            if self.parallel.size > 1 and not whole and active.support is None:
                 self._as_first()  # for a pixel that is 0 in one process alone would make other messages
-            self.active.choose(whole)
-        rows, images = self.batches.of_step(self.schedule.step)
+            active.choose(whole)
+        drawn = [batches.of_step(step) for batches in self.of_recordings]
         part = self.batches.part
-        self.model.readout.step_seed = mixed_seed(self.seed, -1 - self.schedule.step)  # below 0, where no epoch is
-        self.model.readout.step_part = part
-        if is_due(self.model, self.schedule.step):
-            seed = self.model.readout.step_seed ^ 1  # another stream than the step's own draws
-            locate(self.model, self.data.images, self.data.responses[:], self.schedule.step, seed)
+        for number, member in enumerate(members):
+            member.readout.step_seed = draw_seed(self.seed, -1 - step, number)  # below 0, where no epoch is
+            member.readout.step_part = part
+        if is_due(members[0], step):
+            for member, data in zip(members, self.data.parts, strict=True):
+                seed = member.readout.step_seed ^ 1  # another stream than the step's own draws
+                locate(member, data.images, data.responses[:], step, seed, members)
             self._as_first()
-        optimizers = [self.optimizer, *([] if self.active is None else self.active.optimizers())]
+        optimizers = [self.optimizer, *(inner for active in self.active for inner in active.optimizers())]
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss = backpropagate(self.model, images, self.data.responses[rows], part.share)
+        wanted = [data.responses[rows] for data, (rows, _) in zip(self.data.parts, drawn, strict=True)]
+        loss = backpropagate(self.model, [images for _, images in drawn], wanted, part.share)
         stepped = (value for optimizer in optimizers for group in optimizer.param_groups for value in group["params"])
         self.parallel.sum_([loss, *(value.grad for value in stepped if value.grad is not None)])
         self.training_loss += loss
@@ -187,38 +169,49 @@ class Trainer:
             optimizer.step()
         if self.options.proximal:
             shrink(self.model, *optimizers)
-        if self.schedule.step < self.model.options.readout.hold_features:
-            self.model.readout.hold()
-        self.model.readout.project()
+        for member in members:
+            if step < member.options.readout.hold_features:
+                member.readout.hold()
+            member.readout.project()
         self.schedule.step += 1
 
     def close(self) -> None:
         """Stops reading ahead and brings masks up to date."""
-        self.batches.close()
+        for batches in self.of_recordings:
+            batches.close()
         self.model.share(ALONE)
         self.model.compiled_core = None
-        self.model.readout.step_part = None
-        if self.active is not None:
-            self.active.end()
+        for member in self.model.members:
+            member.readout.step_part = None
+        for active in self.active:
+            active.end()
 
     def _as_first(self) -> None:
         """Makes the model what it is in the first process, where processes share the fit."""
         self.parallel.copy_first_(self.model.state_dict().values())
 
-    def _active_set(self) -> ActiveSet | None:
-        """Where masks may become sparse, and steps of the pixels that they hold are wanted."""
-        readout, options = self.model.readout, self.options
-        if not (options.proximal and options.whole_every > 1 and isinstance(readout, FactorizedReadout)):
-            return None
-        return ActiveSet(readout, self.optimizer, lambda values: OPTIMIZERS[options.optimizer](values, options))
+    def _active_sets(self) -> list[ActiveSet]:
+        """Where masks may become sparse, and steps of the pixels that they hold are wanted: of each recording."""
+        options = self.options
+        if not (options.proximal and options.whole_every > 1):
+            return []
+        readouts = [member.readout for member in self.model.members]
+        return [
+            ActiveSet(readout, self.optimizer, lambda values: OPTIMIZERS[options.optimizer](values, options))
+            for readout in readouts
+            if isinstance(readout, FactorizedReadout)
+        ]
 
     def finish(self) -> None:
         """Leaves the model whole, in evaluation mode, its places, where inferred, those of the final parameters."""
         self.close()
         self.model.eval()
-        if isinstance(self.model.readout, PosteriorReadout):
-            settle(self.model, self.data.images, self.data.responses[:], mixed_seed(self.seed, -1))
-            self._as_first()
+        members = self.model.members
+        if not isinstance(members[0].readout, PosteriorReadout):
+            return
+        for number, (member, data) in enumerate(zip(members, self.data.parts, strict=True)):
+            settle(member, data.images, data.responses[:], draw_seed(self.seed, -1, number), members)
+        self._as_first()
 
     def _look(self) -> None:
         """Checks the validation loss and decides: keep going, go back and slow down, or stop."""
@@ -270,29 +263,37 @@ class Trainer:
     @torch.no_grad()
     def _validation_loss(self) -> float:
         self.model.eval()
-        total = torch.zeros((), dtype=torch.float64, device=self.data.images.device)
-        images, responses = self.data.validation_images, self.data.validation_responses
         size = self.options.batch_size  # so that a look takes no more memory than a step
-        for start in range(size * self.parallel.rank, len(images), size * self.parallel.size):
-            some, wanted = images[start : start + size], responses[start : start + size]
-            total += training_loss(self.model, self.model(some), wanted).double() * len(some)
-        self.parallel.sum_([total])
-        return total.item() / len(images)
+        losses = []
+        for member, data in zip(self.model.members, self.data.parts, strict=True):
+            total = torch.zeros((), dtype=torch.float64, device=self.data.device)
+            images, responses = data.validation_images, data.validation_responses
+            for start in range(size * self.parallel.rank, len(images), size * self.parallel.size):
+                some, wanted = images[start : start + size], responses[start : start + size]
+                total += training_loss(member, member(some), wanted).double() * len(some)
+            self.parallel.sum_([total])
+            losses.append(total / len(images))
+        return mean_over_neurons(self.model, losses).item()
 
     def _state(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, by name; the tensors themselves, not copies."""
-        if self.active is not None:
-            self.active.write()
+        for active in self.active:
+            active.write()
         state = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         for number, moments in self.optimizer.state_dict()["state"].items():
             state.update({f"optimizer/{number}/{name}": tensor for name, tensor in moments.items()})
-        if self.active is not None and self.active.support is not None:
-            state["active/pattern"] = self.active.support.pattern()
+        for name, active in zip(self._pattern_names(), self.active, strict=True):
+            if active.support is not None:
+                state[name] = active.support.pattern()
         return state
 
+    def _pattern_names(self) -> list[str]:
+        """What the supports of masks are called in a state."""
+        return ["active/pattern" + f"/{number}" * (number > 0) for number in range(len(self.active))]
+
     def _load(self, state: dict[str, Tensor]) -> None:
-        if self.active is not None:
-            self.active.end()
+        for active in self.active:
+            active.end()
         model = {name.removeprefix("model/"): tensor for name, tensor in state.items() if name.startswith("model/")}
         self.model.load_state_dict(model)
         moments: dict[int, dict[str, Tensor]] = {}
@@ -302,8 +303,9 @@ class Trainer:
                 moments.setdefault(int(number), {})[key] = tensor.clone()
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        if self.active is not None and "active/pattern" in state:
-            self.active.begin(state["active/pattern"])
+        for name, active in zip(self._pattern_names(), self.active, strict=True):
+            if name in state:
+                active.begin(state[name])
 
     def _save_checkpoint(self) -> None:
         """Writes where training stands, unless it was written already; never a state that is not finite."""
@@ -342,7 +344,7 @@ class Trainer:
         schedule["history"][0]["training_loss"] = math.nan
         history = [Check(**check) for check in schedule.pop("history")]
         self.schedule = Schedule(**schedule, history=history)
-        device = self.data.images.device
+        device = self.data.device
         self.best = {name[5:]: tensor.to(device) for name, tensor in tensors.items() if name.startswith("best/")}
         self._load({name[4:]: tensor.to(device) for name, tensor in tensors.items() if name.startswith("now/")})
         self.training_loss = tensors["training_loss"].to(device)
@@ -353,7 +355,7 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a resumed run to end like an undisturbed one."""
         return {
-            "readout": type(self.model.readout).__name__,
+            "readout": type(self.model.members[0].readout).__name__,
             "options": repr(self.model.options),
             "shapes": repr(self.model.shapes),
             "seed": self.seed,
@@ -379,8 +381,8 @@ class Trainer:
 
     def _broken(self) -> list[str]:
         """The parameters and statistics that hold NaN or infinite values."""
-        if self.active is not None:
-            self.active.write()
+        for active in self.active:
+            active.write()
         return [name for name, tensor in self.model.state_dict().items() if not torch.isfinite(tensor).all()]
 
     def _diagnosis(self, losses: str) -> str:

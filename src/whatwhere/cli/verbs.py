@@ -1,6 +1,5 @@
 """The verbs: arguments in, a library call, its result shown."""
 
-import os
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +10,34 @@ from whatwhere import comparison, formats, runs
 from whatwhere.catalogue import COMMON, MODELS, USUAL, load_model, make_model
 from whatwhere.checks import check_choice
 from whatwhere.cli import console
+from whatwhere.cli.arguments import (
+    Board,
+    Config,
+    Device,
+    Devices,
+    Neurons,
+    Nodes,
+    Nonfinite,
+    Out,
+    Overwrite,
+    Preset,
+    RecordingPath,
+    Resume,
+    Seed,
+    Set,
+    Threads,
+    check_launched,
+    check_out,
+    end,
+    load_recording,
+)
 from whatwhere.cli.data import Format, data
 from whatwhere.cli.grids import numbers
 from whatwhere.cli.options import gather, options_help
 from whatwhere.cli.plan import plan
 from whatwhere.cli.reproduce import reproduce
 from whatwhere.cli.search import search
+from whatwhere.cli.shared import fit_shared, transfer
 from whatwhere.cli.simulate import simulate
 from whatwhere.comparison.plan import options_of
 from whatwhere.comparison.subsets import ALL
@@ -25,8 +46,6 @@ from whatwhere.errors import OptionError
 from whatwhere.estimators import Estimator
 from whatwhere.export import check_onnx, export_onnx
 from whatwhere.parallel import helps
-from whatwhere.recording import Recording
-from whatwhere.tracking import check_tensorboard
 
 app = typer.Typer(
     help="Fit models of large neural populations that separate what each neuron computes from where it looks.",
@@ -38,32 +57,6 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data, name="data")
-
-RecordingPath = Annotated[
-    Path, typer.Argument(help="HDF5, npz or NWB file, Antolik region's folder, or file tree of one .npy per trial.")
-]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the run; made if missing.")]
-Preset = Annotated[str | None, typer.Option(help="Default options: recording or simulation.")]
-Config = Annotated[Path | None, typer.Option("--config", help="YAML file of options; flags and --set go over it.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option, e.g. core.n_maps=8; repeatable.")
-]
-Neurons = Annotated[int | None, typer.Option(help="Fit this many neurons, drawn at random with the seed.")]
-Seed = Annotated[int | None, typer.Option(help="Of neurons, split, kernels, masks and batches (default 0).")]
-Device = Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:1, ...")]
-Threads = Annotated[int | None, typer.Option(help="Threads of the CPU.")]
-Devices = Annotated[
-    int | None, typer.Option(help="Networks only: GPUs, or processes of the CPU, that share one fit (default 1).")
-]
-Nodes = Annotated[
-    int | None, typer.Option(help="Machines that share it (default 1); start the command with torchrun or srun.")
-]
-Nonfinite = Annotated[str | None, typer.Option(help="NaN in the data: error (default), or leave out rows or neurons.")]
-Board = Annotated[
-    bool, typer.Option("--tensorboard", help="Write the course of the fit for TensorBoard, too, into tensorboard/.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")]
 
 
 def show_version(wanted: bool) -> None:
@@ -105,9 +98,9 @@ def fit(
     flags = _flags(preset, neurons, seed, device, threads, nonfinite, devices, nodes)
     options, values = gather(config, set_ or [], flags)
     estimator = make_model(model, runs.own_values(model, [model], values), preset=options.preset, **_common(options))
-    _check_out(out, overwrite, resume, tensorboard)  # before the recording is read
+    check_out(out, overwrite, resume, tensorboard)  # before the recording is read
     _join([estimator], options)
-    loaded = _load(recording, format, options)
+    loaded = load_recording(recording, format, options)
     told = set(loaded.notes)
     observer = console.observer(model, told)
     run = runs.fit_run(
@@ -116,7 +109,7 @@ def fit(
     _end_help()
     console.show_new_notes(run.model.notes_, told)
     console.show_scores(run.scores)
-    _end(out, run.model.stopped_)
+    end(out, run.model.stopped_)
 
 
 @app.command(epilog=options_help())
@@ -161,9 +154,9 @@ def compare(
     own = options_of(names, values, options.preset)  # says what is wrong before the recording is read
     estimators = [make_model(name, own[name], preset=options.preset, **_common(options)) for name in names]
     of_images = _numbers_of_images(images)
-    _check_out(out, overwrite, resume, tensorboard)
+    check_out(out, overwrite, resume, tensorboard)
     _join(estimators, options)
-    loaded = _load(recording, format, options)
+    loaded = load_recording(recording, format, options)
     told = set(loaded.notes)
     compared = comparison.compare(
         *(loaded, names, out),
@@ -186,7 +179,7 @@ def compare(
         console.show_comparison(compared)
         for figure in draw_comparison(compared, out):
             console.out.print(f"  {figure}", markup=False)
-    _end(out, "interrupted" if compared.interrupted else "")
+    end(out, "interrupted" if compared.interrupted else "")
 
 
 @app.command()
@@ -258,6 +251,8 @@ def demo(
         raise typer.Exit(130)
 
 
+app.command("fit-shared", epilog=options_help())(fit_shared)
+app.command(epilog=options_help())(transfer)
 app.command()(search)
 app.command()(simulate)
 app.command()(reproduce)
@@ -285,11 +280,7 @@ def _numbers_of_images(text: str | None) -> list[int | str]:
 def _join(models: list[Estimator], options: RunOptions) -> None:
     """Starts the processes that a fit is shared by, where there are several; those that only help say nothing."""
     wanted = options.devices * options.nodes
-    if wanted == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
-        raise OptionError(
-            f"torchrun started {os.environ['WORLD_SIZE']} processes, each of which would fit by itself: say --devices"
-            " (and --nodes), or start without torchrun."
-        )
+    check_launched(options)
     if wanted > max(model.join().size for model in models):
         names = ", ".join(model.name for model in models)
         raise OptionError(
@@ -299,28 +290,7 @@ def _join(models: list[Estimator], options: RunOptions) -> None:
         console.hush()
 
 
-def _check_out(folder: Path, overwrite: bool, resume: bool, tensorboard: bool) -> None:
-    if tensorboard:
-        check_tensorboard()
-    runs.check_folder(folder, overwrite=overwrite, resume=resume)
-    if resume and not runs.is_run(folder):
-        console.show_notes([f"{folder} holds no run to resume: this one begins anew"])
-
-
-def _load(path: Path, format: str | None, options: RunOptions) -> Recording:
-    recording = formats.load(path, format, nonfinite=options.nonfinite)
-    console.show_notes(recording.notes)
-    return recording if options.neurons is None else recording.select_neurons(options.neurons, seed=options.seed)
-
-
 def _end_help() -> None:
     """Ends a process that only helped, well whatever the first one has to say."""
     if helps():
         raise typer.Exit
-
-
-def _end(folder: Path, stopped: str) -> None:
-    console.out.print(f"written to {folder}", markup=False)
-    if stopped == "interrupted":
-        console.out.print("interrupted: the best model so far is kept; go on with --resume.", markup=False)
-        raise typer.Exit(130)

@@ -2,6 +2,8 @@
 
 from whatwhere.estimators.base import Estimator, Observer
 from whatwhere.estimators.cnn import CNN, FactorizedCNN, FixedMaskCNN, FullyConnectedCNN, GaussianCNN, PosteriorCNN
+from whatwhere.estimators.shared import SharedCoreCNN
+from whatwhere.estimators.transfer import transferred
 
 __all__ = [
     "CNN",
@@ -12,4 +14,6 @@ __all__ = [
     "GaussianCNN",
     "Observer",
     "PosteriorCNN",
+    "SharedCoreCNN",
+    "transferred",
 ]

@@ -1,55 +1,62 @@
 """One network for each candidate strength, all begun alike; the one with the lowest validation loss is kept."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from whatwhere.checks import some_of
 from whatwhere.config import ModelOptions
-from whatwhere.cost import make_plan
+from whatwhere.cost import Plan, make_plan
 from whatwhere.errors import OptionError
 from whatwhere.estimators.base import Observer
-from whatwhere.estimators.preparation import Prepared
 from whatwhere.estimators.resume import checkpoint_path
 from whatwhere.interrupts import interruptible
 from whatwhere.metrics import correlation
-from whatwhere.model import Model, Shapes, initialize
+from whatwhere.model import Model
 from whatwhere.parallel import Parallel
 from whatwhere.refitting import refit
-from whatwhere.training import Result, TrainingData, train
+from whatwhere.shared_model import SharedModel
+from whatwhere.training import Result, train
+from whatwhere.training_data import SharedData, TrainingData
+
+Kind = TypeVar("Kind", Model, SharedModel)
 
 
 def fit_candidates(
-    name: str,
+    make: Callable[[ModelOptions], Kind],
+    begin: Callable[[Kind], None],
     options: ModelOptions,
-    prepared: Prepared,
-    shapes: Shapes,
+    data: TrainingData | SharedData,
+    notes: tuple[str, ...],
     *,
     seed: int,
     folder: Path | None,
     resume: bool,
     observer: Observer | None,
     parallel: Parallel,
-    start: dict[str, Tensor] | None,
-) -> tuple[Model, list[Result]]:
+) -> tuple[Kind, list[Result]]:
     """A model for each candidate strength; the one with the lowest validation loss, and how every fit ended.
 
-    start: parameters that all begin with, in place of those that the data suggest.
+    make: a model with these options, on the data's device; begin: gives it the values that all begin with. notes: for
+    the plan.
     """
-    data, candidates = prepared.data, options.penalties.candidates()
-    models: list[Model] = []
+    candidates = options.penalties.candidates()
+    models: list[Kind] = []
     results: list[Result] = []
     begun: dict[str, Tensor] = {}
     with interruptible() as interrupted:
         for number, penalties in enumerate(candidates):
-            model = Model(name, replace(options, penalties=penalties), shapes).to(data.images.device)
+            model = make(replace(options, penalties=penalties))
             if number == 0:
-                parallel.from_first(partial(_tell_plan, observer, model, prepared, len(candidates), parallel.size))
-                _begin(model, data, seed, start)
+                plan = partial(make_plan, model, data, len(candidates), notes, parallel.size)
+                parallel.from_first(partial(_tell, observer, plan))
+                begin(model)
                 begun = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             model.load_state_dict(begun)  # all candidates start alike
             result = train(
@@ -78,11 +85,8 @@ def fit_candidates(
     return models[0], results
 
 
-def _begin(model: Model, data: TrainingData, seed: int, start: dict[str, Tensor] | None) -> None:
-    """Initial values from the data, or those given; `OptionError` where these are of another architecture."""
-    if start is None:
-        initialize(model, data.images, data.responses, seed)
-        return
+def load_start(model: Model, start: dict[str, Tensor]) -> None:
+    """Gives a model these parameters; `OptionError` where they are of another architecture."""
     ours = model.state_dict()
     wrong = [name for name, tensor in ours.items() if name not in start or start[name].shape != tensor.shape]
     wrong += start.keys() - ours.keys()
@@ -94,9 +98,9 @@ def _begin(model: Model, data: TrainingData, seed: int, start: dict[str, Tensor]
     model.load_state_dict(start)
 
 
-def _tell_plan(observer: Observer | None, model: Model, prepared: Prepared, n_candidates: int, size: int) -> None:
+def _tell(observer: Observer | None, plan: Callable[[], Plan]) -> None:
     if observer is not None:
-        observer(make_plan(model, prepared.data, n_candidates, prepared.notes, size))
+        observer(plan())
 
 
 @torch.no_grad()

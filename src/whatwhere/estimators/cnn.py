@@ -27,11 +27,13 @@ from whatwhere.estimators.base import (
     history_table,
     shapes_of,
 )
-from whatwhere.estimators.candidates import fit_candidates, nothing_found
+from whatwhere.estimators.candidates import fit_candidates, load_start, nothing_found
+from whatwhere.estimators.given_core import GivenCore
 from whatwhere.estimators.preparation import Prepared, check_compiler, choose_device, prepare
 from whatwhere.estimators.resume import begin_fit, cpu_threads
 from whatwhere.location_posterior import credible_regions, entropy
-from whatwhere.model import Model, Shapes, check_options
+from whatwhere.model import Model, Shapes, initialize
+from whatwhere.option_checks import check_options
 from whatwhere.parallel import Parallel, helps, join_processes
 from whatwhere.plain_options import as_plain, make_options
 from whatwhere.presets import options_over_preset
@@ -39,6 +41,7 @@ from whatwhere.readouts import PosteriorReadout
 from whatwhere.recording import Recording
 from whatwhere.storage import checksum
 from whatwhere.training import Result
+from whatwhere.training_data import TrainingData
 
 
 class CNN(Estimator):
@@ -54,6 +57,12 @@ class CNN(Estimator):
     Fitted: `model_`, `options_`, `masks_` (n_neurons, h, w), `locations_` (n_neurons, 2: row, column in image
     pixels), `feature_weights_` (n_neurons, K), `history_`, `candidates_`, `stopped_` (why training ended).
     """
+
+    given_core: GivenCore | None = None
+    """The fitted core that a fit begins with, see `transferred`; no parameter, so a clone has a core of its own."""
+
+    shared_with: dict[str, str] | None = None
+    """Of a model of several recordings that share a core (`SharedCoreCNN`) their names and fingerprints."""
 
     def __init__(
         self,
@@ -92,11 +101,17 @@ class CNN(Estimator):
             if (value := getattr(self, concern.name)) is not None
         }
         options = options_over_preset(self.name, self.preset, given)
-        check_options(self.name, options)
+        check_options(self.name, options, frozen=self._is_frozen())
         return options
 
+    def _is_frozen(self) -> bool:
+        return self.given_core is not None and self.given_core.frozen
+
     def asked(self) -> dict[str, Any]:
-        return {"model": self.name, "seed": self.seed, "options": as_plain(self.options())}
+        asked = {"model": self.name, "seed": self.seed, "options": as_plain(self.options())}
+        if self.given_core is not None:
+            asked["given_core"] = self.given_core.asked()
+        return asked if self.shared_with is None else {**asked, "recordings": self.shared_with}
 
     def fit(
         self,
@@ -110,8 +125,11 @@ class CNN(Estimator):
     ) -> Self:
         """As every model's; `start`: a fitted model of the same kind and architecture, whose parameters it starts from.
 
-        Raises `OptionError` where the parameters of `start` do not fit.
+        Raises `OptionError` where the parameters of `start` do not fit, or where a fitted core is given, too.
         """
+        if start is not None and self.given_core is not None:
+            raise OptionError("start gives all parameters, and this model has a fitted core to begin with: give one.")
+        self.shared_with = None
         options = self.options()
         parallel = self.join()
         device = parallel.device or choose_device(self.device)
@@ -138,21 +156,34 @@ class CNN(Estimator):
                 prepared = replace(prepared, notes=(*prepared.notes, note))
             given_to = observer if parallel.first else None
             model, results = fit_candidates(
-                self.name,
+                lambda chosen: self.network(chosen, shapes).to(device),
+                partial(self._begin, prepared.data, None if start is None else self._parameters_of(start, options)),
                 options,
-                prepared,
-                shapes,
+                prepared.data,
+                prepared.notes,
                 seed=self.seed,
                 folder=kept,
                 resume=resume,
                 observer=given_to,
                 parallel=parallel,
-                start=None if start is None else self._parameters_of(start, options),
             )
             prepared = replace(prepared, notes=(*prepared.notes, *nothing_found(model, prepared.data)))
         self.remember(recording, rows[0], fingerprint)
-        self._keep(model, options, prepared, results)
+        self.keep(model, options, prepared, results)
         return self
+
+    def network(self, options: ModelOptions, shapes: Shapes) -> Model:
+        """A network of these sizes that is not fitted, its core frozen if that is asked for."""
+        return Model(self.name, options, shapes, frozen=self._is_frozen())
+
+    def _begin(self, data: TrainingData, start: dict[str, Tensor] | None, model: Model) -> None:
+        """The values that all candidates begin with."""
+        if start is not None:
+            load_start(model, start)
+            return
+        if self.given_core is not None:
+            self.given_core.put_into(model)
+        initialize(model, data.images, data.responses, self.seed, keep_core=self.given_core is not None)
 
     def join(self) -> Parallel:
         return join_processes(self.devices, self.nodes, self.device)
@@ -161,7 +192,9 @@ class CNN(Estimator):
         options = self.options()
         check_compiler(options, choose_device(self.device))
         with torch.device("meta"):
-            Model(self.name, options, shapes_of(recording))  # takes no memory
+            network = self.network(options, shapes_of(recording))  # takes no memory
+        if self.given_core is not None:
+            self.given_core.check(network)
         recording.split(options.training.validation_fraction, self.seed)
         return recording.check_nonnegative() if options.training.loss == "poisson" else recording
 
@@ -181,7 +214,8 @@ class CNN(Estimator):
                 )
         return {name: tensor.cpu() for name, tensor in start.model_.state_dict().items()}
 
-    def _keep(self, model: Model, options: ModelOptions, prepared: Prepared, results: list[Result]) -> None:
+    def keep(self, model: Model, options: ModelOptions, prepared: Prepared, results: list[Result]) -> None:
+        """What a fit ended with."""
         self.options_ = options
         self.model_ = model
         self.standardisation_ = prepared.standardisation
@@ -264,8 +298,11 @@ class CNN(Estimator):
             seed=description["seed"],
         )
         estimator.options_, estimator.stopped_ = options, description["stopped"]
+        estimator.shared_with = description.get("recordings")
+        if "given_core" in description:
+            estimator.given_core = GivenCore(**description["given_core"])
         shapes = Shapes(**description["shapes"])
-        model = Model(cls.name, chosen, shapes)
+        model = estimator.network(chosen, shapes)
         model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model/")})
         estimator.model_ = model.eval().to(choose_device(estimator.device))
         estimator.response_scale_ = tensors["response_scale"].numpy()

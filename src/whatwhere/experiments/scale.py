@@ -197,7 +197,7 @@ def seconds_per_epoch(model: Model, prepared: Prepared, n_steps: int, seed: int)
                 _finish(model.bias.device)
                 started = time.perf_counter()
             trainer.step()
-            if is_sparse and trainer.active is not None and trainer.active.support is None:
+            if is_sparse and all(active.support is None for active in trainer.active):
                 with torch.no_grad():
                     model.readout.get_parameter("mask").copy_(start)
         _finish(model.bias.device)

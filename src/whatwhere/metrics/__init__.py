@@ -22,6 +22,7 @@ from whatwhere.metrics.explained import (
 from whatwhere.metrics.image_sums import constant_neurons
 from whatwhere.metrics.intervals import Interval, PairedDifference, interval_over_neurons, paired_difference
 from whatwhere.metrics.likelihood import poisson_log_likelihood
+from whatwhere.metrics.pooled import pooled_table
 from whatwhere.metrics.resampling import interval_over_images
 from whatwhere.metrics.scores import SCORES
 from whatwhere.metrics.several_tests import holm
@@ -47,6 +48,7 @@ __all__ = [
     "oracle",
     "paired_difference",
     "poisson_log_likelihood",
+    "pooled_table",
     "score_table",
     "single_trial_correlation",
 ]

@@ -1,0 +1,120 @@
+"""Options of a convolutional model that contradict each other, or have nothing to act on: told before any work."""
+
+from whatwhere.config import WHOLE_EVERY, CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions
+from whatwhere.errors import OptionError
+from whatwhere.readouts import READOUTS
+
+SHRUNKEN = ("mask_l1", "feature_l1", "product_l1")
+"""Penalties of readouts that proximal steps take; the core's group penalty is split, see `Core.group_sparsity`."""
+
+
+def check_options(readout: str, options: ModelOptions, *, frozen: bool = False) -> None:
+    """Raises `OptionError` for options that contradict each other, for every candidate strength.
+
+    frozen: the core stays as it is, see `Model`.
+    """
+    if options.training.loss == "poisson" and options.readout.nonlinearity == "identity":
+        raise OptionError(
+            "the poisson loss needs predictions of 0 or more, but the output nonlinearity is 'identity': choose"
+            " readout.nonlinearity 'softplus' or 'relu', or the loss 'squared'."
+        )
+    _check_choices(readout, options.readout)
+    if readout == "posterior" and options.readout.nonlinearity == "identity" and options.penalties.feature_l1:
+        raise OptionError(
+            f"feature_l1 (={options.penalties.feature_l1}) has nothing to act on: with the output nonlinearity"
+            " 'identity' the posterior readout solves for its feature weights. Set it to 0."
+        )
+    if readout == "posterior" and options.readout.nonlinearity == "identity" and options.readout.start != "average":
+        raise OptionError(
+            f"start {options.readout.start!r} is for neurons with an output nonlinearity: with 'identity' the posterior"
+            " readout solves for feature weights and judges places by likelihoods of its own. Choose start 'average'."
+        )
+    if options.readout.hold_features and (options.readout.start == "average" or _n_features(options.core) == 1):
+        raise OptionError(
+            f"hold_features (={options.readout.hold_features}) has nothing to act on: it is for feature weights that"
+            " start from types. Set it to 0, or give several feature maps and choose start 'types' or 'features'."
+        )
+    if options.readout.start == "types" and _n_features(options.core) == 1:
+        raise OptionError(
+            "start 'types' has nothing to act on: with one feature map all neurons are of one type. Choose start"
+            " 'average', or give the last layer more maps."
+        )
+    for penalties in options.penalties.candidates():
+        _check_strengths(readout, penalties, options.core, frozen)
+        if options.training.proximal and not _is_sparse(readout, penalties):
+            raise OptionError(
+                "proximal has nothing to act on: no penalty of these strengths makes weights sparse. Set it to false,"
+                f" or give one of {', '.join(map(repr, sorted(_sparse(readout))))}."
+            )
+        if options.training.whole_every != WHOLE_EVERY and not (options.training.proximal and readout == "factorized"):
+            raise OptionError(
+                f"whole_every (={options.training.whole_every}) has nothing to act on: it is for proximal steps of the"
+                f" factorized readout. Leave it at {WHOLE_EVERY}."
+            )
+        if readout == "factorized" and options.readout.feature_norm == "free" and _n_features(options.core) > 1:
+            _check_scale(penalties.single())
+
+
+def _check_choices(readout: str, options: ReadoutOptions) -> None:
+    """No choice that the readout would ignore."""
+    default = ReadoutOptions()
+    of_some = frozenset().union(*(kind.choices for kind in READOUTS.values()))
+    for name in sorted(of_some - READOUTS[readout].choices):
+        value = getattr(options, name)
+        if value != getattr(default, name):
+            raise OptionError(
+                f"the {readout} readout has no option {name!r} (={value!r}): leave it at {getattr(default, name)!r}."
+            )
+
+
+def _check_strengths(readout: str, penalties: PenaltyOptions, core: CoreOptions, frozen: bool) -> None:
+    """No strength that the model would ignore or escape."""
+    strengths = penalties.single()
+    allowed = READOUTS[readout].strengths | {"smoothness", "group_sparsity"}
+    for name, strength in strengths.items():
+        if strength and name not in allowed:
+            raise OptionError(
+                f"the {readout} readout has no penalty {name!r} (={strength}): it has"
+                f" {', '.join(map(repr, sorted(allowed)))}. Set it to 0."
+            )
+    if readout == "factorized" and _n_features(core) == 1 and strengths["feature_l1"]:
+        raise OptionError(
+            f"feature_l1 (={strengths['feature_l1']}) has nothing to act on: with one feature map there are no feature"
+            " weights. Set it to 0, or give the last layer more maps."
+        )
+    if strengths["group_sparsity"] and core.n_layers == 1:
+        raise OptionError(
+            f"group_sparsity (={strengths['group_sparsity']}) has nothing to act on: it is for the layers after the"
+            " first, and the core has one. Set it to 0, or give kernel_sizes for more layers."
+        )
+    escaped = [name for name in ("mask_l1", "feature_l1", "product_l1", "weight_l2") if strengths[name]]
+    if escaped and not (frozen or core.batch_norm) and (penalties.relative or not strengths["smoothness"]):
+        raise OptionError(
+            f"{escaped[0]} (={strengths[escaped[0]]}) without batch normalisation is no penalty: the kernels grow"
+            " instead. Set core.batch_norm to true, or hold the kernels by an absolute smoothness (relative=false)."
+        )
+
+
+def _sparse(readout: str) -> frozenset[str]:
+    """The penalties of a model that make weights exactly 0 by proximal steps."""
+    return (READOUTS[readout].strengths & frozenset(SHRUNKEN)) | {"group_sparsity"}
+
+
+def _is_sparse(readout: str, penalties: PenaltyOptions) -> bool:
+    strengths = penalties.single()
+    return any(strengths[name] for name in _sparse(readout))
+
+
+def _n_features(core: CoreOptions) -> int:
+    return core.layers()[-1].n_maps
+
+
+def _check_scale(strengths: dict[str, float]) -> None:
+    """No scale that escapes its penalty: (a m, w / a) is the same model."""
+    mask, feature = strengths["mask_l1"], strengths["feature_l1"]
+    if bool(mask) != bool(feature):
+        raise OptionError(
+            f"mask_l1 (={mask}) without feature_l1 (={feature}), or the reverse, is no penalty while"
+            " feature_norm='free': the other factor grows instead. Give both, use product_l1, or choose"
+            " feature_norm='unit'."
+        )

@@ -1,0 +1,215 @@
+"""A fitted core for a new recording: frozen to the last bit or trained on, and what both are for."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+import whatwhere as ww
+from whatwhere.config import OptionError
+from whatwhere.errors import InputError, RunError
+from whatwhere.estimators import CNN
+from whatwhere.estimators.shared import KINDS
+from whatwhere.shared_runs import model_with_core
+from whatwhere.simulation import simulate, simulate_population
+
+CORE = {"kernel_sizes": (5, 3), "n_maps": 3, "padding": ("valid", "same")}
+TRAINING = {"batch_size": 32, "max_steps": 20, "check_every": 5, "learning_rate": 0.01, "checkpoint_seconds": 0}
+PROXIMAL = {**TRAINING, "proximal": True, "max_steps": 80, "patience": 50}
+STRENGTHS = {
+    "factorized": {"product_l1": 0.03},
+    "fixed-mask": {"feature_l1": 0.003},
+    "fully-connected": {"weight_l2": 0.1},
+    "gaussian": {"feature_l1": 0.003},
+    "posterior": {"feature_l1": 0.003},
+}
+CENTRES = np.array([[4, 5], [7, 12], [5, 8], [6, 3], [4, 13], [7, 7]])
+Outcome = tuple[int, str, str]
+
+
+def simulated(
+    n_images: int = 160, seed: int = 0, n_neurons: int = 6, n_channels: int = 1, test: bool = True
+) -> ww.Recording:
+    """Poisson responses to the light in a patch of 3 x 3 of 12 x 17 pixels; 12 held-out images shown 4 times."""
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(n_images, n_channels, 12, 17)).astype(np.float32)
+    shown, index = rng.normal(size=(12, n_channels, 12, 17)).astype(np.float32), np.repeat(np.arange(12), 4)
+
+    def rates(some: np.ndarray) -> np.ndarray:
+        patches = [some[:, -1, i - 1 : i + 2, j - 1 : j + 2].sum((1, 2)) for i, j in CENTRES[:n_neurons]]
+        return np.logaddexp(0, np.stack(patches, 1))
+
+    held_out = ww.HeldOut(shown, rng.poisson(rates(shown)[index]), index)
+    return ww.Recording(images, rng.poisson(rates(images)), test=held_out if test else None)
+
+
+def make(name: str = "factorized", **options: object) -> ww.SharedCoreCNN:
+    chosen = {"core": CORE, "penalties": STRENGTHS[name], "training": TRAINING} | options
+    return ww.SharedCoreCNN(name, **chosen)  # type: ignore[arg-type]
+
+
+def two() -> dict[str, ww.Recording]:
+    return {"a": simulated(), "b": simulated(90, seed=1, n_neurons=4)}
+
+
+@pytest.fixture(scope="module")
+def recordings() -> dict[str, ww.Recording]:
+    return two()
+
+
+@pytest.fixture(scope="module")
+def fitted(recordings: dict[str, ww.Recording]) -> ww.SharedCoreCNN:
+    return make(training={**TRAINING, "max_steps": 60}).fit(recordings)
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def core(model: CNN) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.model_.core.state_dict().items()}
+
+
+class StoppedError(Exception):
+    """Raised in a fit as if the machine had failed."""
+
+
+def stop_at(step: int, candidate: int = 0) -> Callable[[object], None]:
+    def observe(event: object) -> None:
+        if getattr(getattr(event, "check", None), "step", -1) == step and event.candidate == candidate:  # type: ignore[attr-defined]
+            raise StoppedError
+
+    return observe
+
+
+# ------------------------------------------------------------------------------------------------- transfer
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_frozen_core_stays_as_it_is_to_the_last_bit(name: str, recordings: dict[str, ww.Recording]) -> None:
+    shared = make(name).fit(recordings)
+    before, new = core(shared["a"]), simulated(120, seed=7)
+    more = shared.add("c", new)
+    assert list(more) == ["a", "b", "c"]
+    assert list(shared) == ["a", "b"]
+    assert same(core(more["c"]), before)
+    assert same(core(more["a"]), before)
+    assert more["c"].model_.core is more["a"].model_.core
+    assert more["c"].history_["step"].max() == 20
+    assert np.isfinite(more["c"].predict(new.images)).all()
+    trained = shared.add("c", new, core="trained")
+    assert list(trained) == ["c"]
+    assert not same(core(trained["c"]), before)
+    assert same(core(shared["a"]), before)
+
+
+def test_training_goes_on_from_the_fitted_core(fitted: ww.SharedCoreCNN) -> None:
+    """Without a step it is the fitted one; a frozen one has no penalties, a trained one those it had."""
+    new = simulated(50, seed=7, n_neurons=3)
+    at_once = fitted.add("c", new, core="trained", options={"training": {"max_steps": 0}})["c"]
+    assert same(core(at_once), core(fitted["a"]))
+    assert ww.transferred(fitted["a"]).options().penalties.smoothness == 0
+    assert ww.transferred(fitted["a"]).options().penalties.product_l1 == 0.03
+    assert at_once.options_.penalties.smoothness == fitted["a"].options_.penalties.smoothness > 0
+    mean = at_once.predict(new.images).mean(0)
+    np.testing.assert_allclose(mean, new.responses.mean(0), rtol=0.2, err_msg="biases are of the new neurons")
+
+
+def test_options_of_a_transfer_are_those_of_the_core_and_others_over_them(fitted: ww.SharedCoreCNN) -> None:
+    made = ww.transferred(fitted["b"], options={"penalties": {"mask_l1": 0.1, "feature_l1": 0.1}}, seed=4)
+    assert (made.options().penalties.product_l1, made.options().penalties.mask_l1, made.seed) == (0, 0.1, 4)
+    typed = make(readout={"start": "types", "hold_features": 3}).template()
+    typed.fit(simulated(60))
+    assert ww.transferred(typed).options().readout.start == "average"
+    sparse = make(penalties={"group_sparsity": 0.1, "product_l1": 0}, training={**TRAINING, "proximal": True})
+    assert not ww.transferred(sparse.template().fit(simulated(60))).options().training.proximal
+
+
+@pytest.mark.parametrize(
+    ("core_is", "options", "message"),
+    [
+        ("fixed", {}, "unknown core 'fixed': expected one of 'frozen', 'trained'"),
+        (
+            "frozen",
+            {"core": {"n_maps": 8}},
+            r"core options \(\{'n_maps': 8\}\) are those that",
+        ),
+        (
+            "frozen",
+            {"penalties": {"smoothness": 1.0}},
+            r"smoothness \(=1.0\) has nothing to act on: the core",
+        ),
+        ("trained", {"readout": {"start": "types"}}, "with a fitted core neurons start from averages"),
+        ("frozen", {"trainin": {}}, r"unknown option 'trainin'.* Did you mean 'training'\?"),
+    ],
+)
+def test_options_that_a_fitted_core_does_not_allow(
+    core_is: str, options: dict, message: str, fitted: ww.SharedCoreCNN
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        ww.transferred(fitted["a"], core_is, options)
+
+
+def test_images_may_have_another_size_but_not_other_channels(
+    fitted: ww.SharedCoreCNN, rng: np.random.Generator
+) -> None:
+    larger = ww.Recording(rng.normal(size=(40, 15, 11)), rng.poisson(2, (40, 2)))
+    more = fitted.add("larger", larger)
+    assert more["larger"].masks_.shape == (2, 11, 7)
+    assert more["a"].masks_.shape == (6, 8, 13)
+    assert same(core(more["larger"]), core(fitted["a"]))
+    with pytest.raises(InputError, match="the core was not fitted to images of 2 channels"):
+        fitted.add("coloured", simulated(40, n_channels=2))
+    with pytest.raises(OptionError, match="two recordings are named 'a' and 'a'"):
+        fitted.add("a", larger)
+
+
+def test_a_transferred_model_is_saved_resumed_and_told_from_others(fitted: ww.SharedCoreCNN, tmp_path: Path) -> None:
+    new, options = simulated(60, seed=7), {"training": {"max_steps": 20, "checkpoint_seconds": 0}}
+    undisturbed = fitted.add("c", new, options=options)
+    with pytest.raises(StoppedError):
+        fitted.add("c", new, options=options, folder=tmp_path / "c", observer=stop_at(10))
+    with pytest.raises(RunError, match=r"given_core\.frozen \(True, now False\)"):
+        fitted.add("c", new, core="trained", options=options, folder=tmp_path / "c", resume=True)
+    resumed = fitted.add("c", new, options=options, folder=tmp_path / "c", resume=True)
+    assert same(resumed["c"].tensors(), undisturbed["c"].tensors())
+    resumed.save(tmp_path / "run")
+    again = ww.load_shared(tmp_path / "run")
+    assert again["c"].model_.core is again["a"].model_.core
+    assert again["c"].asked() == undisturbed["c"].asked()
+    assert model_with_core(tmp_path / "run").neurons_ == fitted["a"].neurons_
+    with pytest.raises(OptionError, match="the core that this model was begun with is not in its file"):
+        again["c"].fit(new)
+    assert clone(again["c"]).given_core is None, "a clone has a core of its own"
+    alone = again["a"].fit(simulated())
+    assert "recordings" not in alone.asked()
+
+
+# ------------------------------------------------------------------------------------------------- what it is for
+
+
+def short(seed: int, n_images: int = 300, n_neurons: int = 4) -> ww.Recording:
+    """Neurons of one type at places of their own, seen through images of their own."""
+    population = simulate_population(
+        n_neurons, size_factors=(0.4,), variation=0.0, image_size=(16, 20), kernel_size=7, seed=seed
+    )
+    return simulate(population, n_images, n_test_images=300, seed=100 + seed)
+
+
+def fev(model: CNN, recording: ww.Recording) -> float:
+    return float(np.nanmean(model.evaluate(recording).neurons["fev"]))
+
+
+FEW = {"batch_size": 32, "check_every": 10, "learning_rate": 1e-2, "max_steps": 600}
+
+
+def test_a_short_recording_is_explained_better_with_the_core_of_a_long_one() -> None:
+    asked = ww.SharedCoreCNN("gaussian", "simulation", {"kernel_sizes": (7,)}, training=FEW)
+    core_of = asked.fit({"long": short(3, 1500, 30)})
+    recording = short(2)
+    alone = fev(asked.template().fit(recording), recording)
+    assert fev(core_of.add("short", recording)["short"], recording) > alone + 0.1
+    assert fev(core_of.add("short", recording, core="trained")["short"], recording) > alone
