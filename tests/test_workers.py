@@ -97,6 +97,7 @@ def test_processes_end_with_the_one_that_made_them(tmp_path: Path, how: signal.S
     file, done, started = tmp_path / "program.py", tmp_path / "done", tmp_path / "started"
     body = f"""
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs have it ignored
     with LocalExecutor(1) as executor:
         executor.submit(sleep_and_touch, {str(done)!r}, {str(started)!r}).result()
 """
@@ -107,7 +108,11 @@ if __name__ == "__main__":
         time.sleep(0.1)
     worker = int(started.read_text())
     program.send_signal(how)
-    program.wait(20)
+    try:
+        program.wait(30)
+    finally:
+        program.kill()
+        program.wait()
     until = time.monotonic() + 15
     while Path(f"/proc/{worker}").exists() and _runs(worker) and time.monotonic() < until:
         time.sleep(0.1)
