@@ -403,7 +403,7 @@ from whatwhere.search import RecordingFile, SearchOptions, local_pool, make_spac
 if __name__ == "__main__":
     source, folder, n_workers = sys.argv[1:]
     options = {"core": {"kernel_sizes": [5]}, "readout": {"nonlinearity": "softplus"},
-               "training": {"max_steps": 1500, "check_every": 50, "patience": 30, "batch_size": 32,
+               "training": {"max_steps": 500, "check_every": 50, "patience": 30, "batch_size": 32,
                             "checkpoint_seconds": 0.1}}
     axes = {"penalties.product_l1": [0.01, 0.02, 0.03, 0.05], "core.n_maps": [1, 2]}
     with local_pool(int(n_workers), 1) as pool:
@@ -482,7 +482,7 @@ from whatwhere.search import RecordingFile, dask_pool, make_space, search
 if __name__ == "__main__":
     source, folder, address = sys.argv[1:]
     options = {"core": {"n_maps": 2},
-               "training": {"max_steps": 1500, "check_every": 50, "patience": 30, "batch_size": 32,
+               "training": {"max_steps": 500, "check_every": 50, "patience": 30, "batch_size": 32,
                             "checkpoint_seconds": 0.1}}
     axes = {"penalties.product_l1": [0.01, 0.02, 0.03, 0.05], "core.kernel_sizes": [[5], [99]]}
     with dask_pool(address) as pool:
@@ -540,6 +540,6 @@ def test_a_worker_of_a_cluster_is_lost_and_its_point_goes_to_another(
 
 def _of_cluster() -> tuple[dict[str, Any], dict[str, Any]]:
     """Axes and options as the program on the cluster has them."""
-    training = {"max_steps": 1500, "check_every": 50, "patience": 30, "batch_size": 32, "checkpoint_seconds": 0.1}
+    training = {"max_steps": 500, "check_every": 50, "patience": 30, "batch_size": 32, "checkpoint_seconds": 0.1}
     options = {"core": {"n_maps": 2}, "training": training}
     return {"penalties.product_l1": [0.01, 0.02, 0.03, 0.05], "core.kernel_sizes": [[5], [99]]}, options
