@@ -183,7 +183,7 @@ def _add(writer: Any, values: Mapping[str, float | None], step: int) -> None:
 def check_tensorboard() -> None:
     """Raises `OptionError` where tensorboard is not installed."""
     try:
-        import torch.utils.tensorboard  # noqa: F401
+        import torch.utils.tensorboard  # noqa: F401  # only whether it is there
     except ImportError as error:
         raise OptionError(
             f'files for TensorBoard need tensorboard, which is not installed ({error}): pip install "whatwhere'

@@ -73,7 +73,7 @@ def export_onnx(model: Estimator, path: str | Path, *, overwrite: bool = False) 
 def check_onnx() -> None:
     """Raises `OptionError` where onnx is not installed."""
     try:
-        import onnx  # noqa: F401
+        import onnx  # noqa: F401  # only whether it is there
     except ImportError as error:
         raise OptionError(
             f'an ONNX file needs onnx, which is not installed ({error}): pip install "whatwhere[onnx]".'

@@ -43,7 +43,7 @@ class Presentations:
     def take(self, rows: np.ndarray) -> "Presentations":
         """Some of them, one boolean each."""
         parts = (self.starts, self.stops, self.shown, self.tiers, self.ids)
-        return Presentations(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
+        return Presentations(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]  # fields in order
 
 
 def read_presentations(path: Path, nwb: Any, options: Reading, notes: list[str]) -> tuple[Presentations, Template]:
