@@ -12,7 +12,7 @@ from whatwhere.baselines.options import STA_SMOOTHING
 from whatwhere.baselines.search import Solution
 from whatwhere.checks import check_choice
 
-SMOOTHNESS = (0.001, 0.01, 0.1)
+SMOOTHNESS = (0.001, 0.01, 0.1, 1.0)
 SPARSITY = (0.005, 0.02, 0.08)
 NONLINEARITIES = ("exponential", "softplus")
 """Those whose Poisson loss is convex in the filter, so that there is one minimum (Paninski 2004)."""
@@ -149,7 +149,8 @@ class LNP(FilterModel):
     Every combination is tried; the best is in `smoothness_` and `sparsity_`, each a number, or (n_neurons,) if
     `per_neuron`. A sparsity above 0 makes exact zeros. The defaults were chosen on simulated Gabor cells with a ReLU
     and Poisson noise, 1,000 images of 31 x 31 pixels of pink noise or photographs, such that the exponential's best
-    pair lies in their middle; a softplus, whose rates are closer to those cells', wants weaker ones of such clean data.
+    pair, (0.01, 0.02), lies inside their grid; recordings, which are noisier, want smoother filters, and a softplus,
+    whose rates are closer to those cells', weaker penalties of such clean data.
     The other options and the fitted attributes: see `FilterModel`; `scale_` (n_neurons,) is s_n.
     Source: Klindt et al. 2017, section 5.2, Table 1 ("LNP"), which leaves the penalties open; equation 6 for the first.
 

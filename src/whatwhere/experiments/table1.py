@@ -54,7 +54,7 @@ def quick_values(recording: Recording) -> dict[str, Any]:
     return {
         "core": {"n_maps": 16},
         "ridge": {"strengths": [1.0, 10.0]},
-        "lnp": {"smoothness": [0.01], "sparsity": [0.02, 0.08]},
+        "lnp": {"smoothness": [0.1], "sparsity": [0.02, 0.04]},
         "fully-connected": {
             "readout": {"dropout": 0.5},
             "penalties": {"weight_l2": [3.0, 30.0], "activity_l1": 0.01},
