@@ -30,10 +30,10 @@ print(resident() - before)
 """
 
 
-def resident_of_what_was_freed(called: str) -> float:
+def resident_of_what_was_freed(called: str, **settings: str) -> float:
     """MiB that a process still has after it freed four blocks of 24."""
     program = RESIDENT.format(called=called)
-    environment = {name: value for name, value in os.environ.items() if name not in _SETTINGS}
+    environment = {name: value for name, value in os.environ.items() if name not in _SETTINGS} | settings
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     return float(done.stdout)
 
@@ -42,6 +42,13 @@ def resident_of_what_was_freed(called: str) -> float:
 def test_one_freed_block_stays_with_a_process_that_keeps_them():
     kept, given_back = (resident_of_what_was_freed(called) for called in ("assert keep_freed_memory()", ""))
     assert given_back < 60 < 90 < kept
+
+
+@pytest.mark.skipif(not hasattr(_c_library(), "mallopt"), reason="not the C library that can be told")
+def test_what_no_user_chose_does_not_stay():
+    """As in a worker of Dask."""
+    dasks = {"MALLOC_TRIM_THRESHOLD_": "65536"}
+    assert resident_of_what_was_freed(f"assert keep_freed_memory({dasks})", **dasks) > 90
 
 
 def test_elsewhere_than_on_linux_nothing_is_changed(monkeypatch):
@@ -53,6 +60,7 @@ def test_what_the_environment_says_stays(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     monkeypatch.setattr(process_memory, "_c_library", lambda: SimpleNamespace(mallopt=lambda *_: pytest.fail("set")))
     assert not keep_freed_memory()
+    assert not keep_freed_memory({"MALLOC_TRIM_THRESHOLD_": "65536"})
 
 
 def test_a_library_that_refuses_the_first_is_not_asked_for_the_second(monkeypatch):

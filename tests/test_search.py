@@ -486,6 +486,7 @@ if __name__ == "__main__":
                             "checkpoint_seconds": 0.1}}
     axes = {"penalties.product_l1": [0.01, 0.02, 0.03, 0.05], "core.kernel_sizes": [[5], [99]]}
     with dask_pool(address) as pool:
+        assert all(pool.client.run(lambda dask_worker: "whatwhere-memory" in dask_worker.plugins).values())
         search(load(source), make_space("factorized", axes, options), folder, pool, resume=True, seed=0, device="cpu",
                threads=1)
 """

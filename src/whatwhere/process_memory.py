@@ -3,8 +3,10 @@
 import ctypes
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 _LARGEST_KEPT = 2**25
@@ -44,15 +46,16 @@ def forget_peak() -> None:
             _CLEAR.write_text("5")
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(not_chosen: Mapping[str, str] = MappingProxyType({})) -> bool:
     """Keeps blocks of up to 32 MiB that this process frees for what it allocates next; whether that could be done.
 
     Left alone, glibc gives the maps of each training step back to the system, which clears them page by page before
     the next step has them again (`benchmarks/freed_memory.py`). Where a user has set glibc's thresholds in the
-    environment they stay; other C libraries are left alone.
+    environment they stay, but for those that are `not_chosen`, by a user; other C libraries are left alone.
     """
     library = _c_library()
-    if not hasattr(library, "mallopt") or any(name in os.environ for name in _SETTINGS):
+    chosen = [name for name in _SETTINGS if name in os.environ and os.environ[name] != not_chosen.get(name)]
+    if not hasattr(library, "mallopt") or chosen:
         return False
     # in this order: to set either ends glibc's own choice of both, and without the first the second makes it worse
     return bool(library.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT) and library.mallopt(_TRIM_THRESHOLD, _MOST_KEPT))
