@@ -1,7 +1,7 @@
 """`whatwhere insilico`: experiments on a fitted model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from whatwhere.catalogue import load_model
 from whatwhere.cli import console
 from whatwhere.cli.arguments import Overwrite
 from whatwhere.cli.data import Format
+from whatwhere.errors import OptionError
 from whatwhere.insilico import GratingOptions, MostExcitingOptions, SizeOptions
 from whatwhere.insilico.study import StudyOptions, check_out, study, write_study
 
@@ -19,7 +20,9 @@ def insilico(
     out: Annotated[Path, typer.Option("--out", help="Folder for tables and figures; made if missing.")],
     recording: Annotated[
         Path | None,
-        typer.Option(help="The recording fitted: its images say what grey and contrast are. Else what the model knows."),
+        typer.Option(
+            help="The recording fitted: its images say what grey and contrast are. Else what the model knows."
+        ),
     ] = None,
     fields: Annotated[bool, typer.Option(help="Linearised receptive fields, as sprites.")] = True,
     gratings: Annotated[bool, typer.Option(help="Tuning for orientation, frequency and phase.")] = True,
@@ -30,7 +33,9 @@ def insilico(
         tuple[float, float] | None,
         typer.Option("--pixel-range", metavar="LOW HIGH", help="Limits of most exciting images' pixels."),
     ] = None,
-    smoothness: Annotated[float, typer.Option(help="Of most exciting images: a Gaussian's width, pixels.")] = 1.0,
+    smoothness: Annotated[
+        float | None, typer.Option(help="Of most exciting images: a Gaussian's width, pixels (default 1).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the neurons drawn, and of the starts of most exciting images.")] = 0,
     memory: Annotated[float, typer.Option(help="GiB that images and feature maps may take at once.")] = 1.0,
     overwrite: Overwrite = False,
@@ -41,7 +46,13 @@ def insilico(
     Writes tuning.csv (one row a neuron; degrees, where 0 is stripes that lie horizontally, cycles per pixel, pixels),
     fields.npz, curves.npz, most_exciting.npz and figures.
     """
-    exciting = MostExcitingOptions(smoothness=smoothness, pixel_range=pixel_range, seed=seed)
+    own = {"smoothness": smoothness, "pixel_range": pixel_range}
+    given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+    if given and not mei:
+        raise OptionError(f"{' and '.join(given)}: of most exciting images, which are not asked for: add --mei.")
+    if format is not None and recording is None:
+        raise OptionError(f"format {format!r} is that of a recording, and none is given: add --recording.")
+    exciting = MostExcitingOptions(**given, seed=seed)
     options = StudyOptions(
         fields=fields,
         gratings=GratingOptions() if gratings else None,

@@ -52,14 +52,14 @@ def linear_fields(
 ) -> LinearFields:
     """d r_n / d x_c(i, j), at the mean image, or averaged over images: the best linear account of a neuron there.
 
-    Of a linear neuron it is the filter. A rectified one that is silent at the mean image has a field of zeros there, and
-    a complex cell a small one; averages over images that drive them tell more.
+    Of a linear neuron it is the filter. A rectified one that is silent at the mean image has a field of zeros there,
+    and a complex cell a small one; averages over images that drive them tell more.
 
     - `model`: a fitted network or filter model, or a simulated population
     - `average_over`: images (n_images, n_channels, height, width) in the recording's units, in memory or on disk; takes
       as long as so many times the single image
-    - `crop`: height and width of a window around each neuron's place, shifted inside where it would reach out; None: the
-      whole image. `SPRITE` is a usual one
+    - `crop`: height and width of a window around each neuron's place, shifted inside where it would reach out; None:
+      the whole image. `SPRITE` is a usual one
     - `statistics`: of the recording's images, for their mean; None: the model's own
     - `neurons`: positions, or one boolean each; None: all
     - `memory_gib`: what images and feature maps may take at once, roughly

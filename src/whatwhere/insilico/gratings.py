@@ -128,7 +128,7 @@ class GratingTuning:
 
     @property
     def orientation(self) -> np.ndarray:
-        """Preferred orientation, (n_neurons,), radians: half the angle of sum_t a(t) exp(2 i t) at the best frequency."""
+        """Preferred one, (n_neurons,), radians: half the angle of sum_t a(t) exp(2 i t) at the best frequency."""
         return self._if_driven(np.angle(self._vector()) / 2 % np.pi)
 
     @property
@@ -156,8 +156,8 @@ class GratingTuning:
     def phase_invariance(self) -> np.ndarray:
         """(F0 - r_grey) / (F0 - r_grey + F1) at the best grating, within 0 and 1: (n_neurons,).
 
-        0 of a linear neuron, 0.39 of a half-rectified one, 1 of an energy-model cell; 0.5 is where F1 is as large as the
-        mean response above the spontaneous one, the usual border of simple and complex cells (Skottun et al. 1991).
+        0 of a linear neuron, 0.39 of a half-rectified one, 1 of an energy-model cell; 0.5 is where F1 is as large as
+        the mean response above the spontaneous one, the usual border of simple and complex cells (Skottun et al. 1991).
         """
         raised = np.maximum(self._at_best(self.mean) - self.grey, 0)
         total = raised + self._at_best(self.modulation)
@@ -207,9 +207,9 @@ def grating_tuning(
     - `memory_gib`: what images and feature maps may take at once, roughly
 
     >>> from whatwhere.simulation import gabor_population
-    >>> population = gabor_population(2, image_size=(32, 40), orientations=(0.0, np.pi / 3), variation=0.0)
-    >>> grating_tuning(population).orientation.round(2).tolist()  # of pi, 1.047
-    [3.14, 1.05]
+    >>> population = gabor_population(2, image_size=(32, 40), orientations=(np.pi / 4, 3 * np.pi / 4), variation=0)
+    >>> grating_tuning(population).orientation.round(2).tolist()
+    [0.79, 2.36]
     """
     subject, options = as_subject(model), options or GratingOptions()
     statistics, chosen = statistics_for(subject, statistics), chosen_neurons(subject, neurons)

@@ -238,7 +238,9 @@ def _climb(subject: Subject, neurons: Tensor, canvas: _Canvas, z: Tensor, option
             break
         trial = _unit(end.z[left] + share[left, None, None, None] * (target - end.z[left]))
         with torch.no_grad():
-            risen = subject.drives(neurons[left], canvas.images(trial, end.power[left])[:, None])[:, 0] > end.drive[left]
+            risen = (
+                subject.drives(neurons[left], canvas.images(trial, end.power[left])[:, None])[:, 0] > end.drive[left]
+            )
         share[left] = torch.where(risen, (2 * share[left]).clamp(max=1.0), share[left] / 2)
         end.steps[left] += 1
         moved = left[risen]

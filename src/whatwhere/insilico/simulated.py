@@ -48,7 +48,8 @@ class PopulationSubject(Subject):
             if isinstance(part, LinearPopulation):
                 found.append(pixels[number] @ _field(part, own))
             else:
-                found.append(sum((pixels[number] @ _field(one, own)) ** 2 for one in (part.even, part.odd)))
+                even, odd = (pixels[number] @ _field(one, own) for one in (part.even, part.odd))
+                found.append(even**2 + odd**2)
         return torch.stack(found)  # (n, m)
 
     def respond(self, neurons: Tensor, drives: Tensor) -> Tensor:

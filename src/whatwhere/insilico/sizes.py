@@ -1,4 +1,4 @@
-"""Tuning for size: gratings in growing apertures, the size that each neuron prefers, and how larger ones suppress it."""
+"""Tuning for size: gratings in growing apertures, the size that each neuron prefers, how larger ones suppress it."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -15,12 +15,12 @@ from whatwhere.insilico.choosing import as_subject
 from whatwhere.insilico.fields import SPRITE, LinearFields, linear_fields
 from whatwhere.insilico.gratings import GratingOptions, GratingTuning, grating_tuning
 from whatwhere.insilico.most_exciting import MostExciting, MostExcitingOptions, most_exciting_images
-from whatwhere.insilico.places import find_places
+from whatwhere.insilico.places import find_places, noise_images
 from whatwhere.insilico.sizes import SizeOptions, SizeTuning, size_tuning
 from whatwhere.insilico.statistics import ImageStatistics
-from whatwhere.insilico.subjects import Subject, images_at_once
+from whatwhere.insilico.subjects import Subject, images_at_once, statistics_for
 from whatwhere.recording_parts import check_image_rows
-from whatwhere.rows import as_images
+from whatwhere.rows import as_images, read_rows
 from whatwhere.simulation.counts import check_count
 from whatwhere.storage import write_text
 
@@ -28,6 +28,7 @@ TUNING_FILE, FIELDS_FILE, CURVES_FILE, EXCITING_FILE = (
     *("tuning.csv", "fields.npz"),
     *("curves.npz", "most_exciting.npz"),
 )
+_USUAL = GratingOptions()
 FILES = (TUNING_FILE, FIELDS_FILE, CURVES_FILE, EXCITING_FILE)
 
 
@@ -35,7 +36,9 @@ FILES = (TUNING_FILE, FIELDS_FILE, CURVES_FILE, EXCITING_FILE)
 class StudyOptions:
     """Which experiments are made, and how. Fields and gratings are cheap; sizes and most exciting images are not.
 
-    - `fields`: linearised receptive fields, cropped to `crop` (height, width), or to the image where it is smaller
+    - `fields`: linearised receptive fields, cropped to `crop` (height, width), or to the image where it is smaller;
+      averaged over `n_field_images` of the recording's images, evenly from the first to the last, or of white noise
+      where there are none; 0: at the mean image, where rectified neurons may be silent
     - `gratings`, `sizes` (None: not shown; sizes need gratings), `most_exciting` (None: not sought)
     - `n_neurons`: so many, drawn at random with the `seed`; None: all
     - `memory_gib`: what images and feature maps may take at once, roughly
@@ -45,7 +48,8 @@ class StudyOptions:
 
     fields: bool = True
     crop: tuple[int, int] = SPRITE
-    gratings: GratingOptions | None = GratingOptions()
+    n_field_images: int = 8
+    gratings: GratingOptions | None = _USUAL
     sizes: SizeOptions | None = None
     most_exciting: MostExcitingOptions | None = None
     n_neurons: int | None = None
@@ -58,6 +62,7 @@ class StudyOptions:
         if self.sizes is not None and self.gratings is None:
             raise OptionError("sizes are tested with the gratings that neurons prefer: ask for gratings, too.")
         check_count("seed", self.seed, least=0)
+        check_count("n_field_images", self.n_field_images, least=0)
         if self.n_neurons is not None:
             check_count("n_neurons", self.n_neurons)
 
@@ -79,12 +84,12 @@ def study(
     """Makes the experiments asked for on a fitted network or filter model.
 
     images: of the recording, (n_images, n_channels, height, width), in memory or on disk, which tell what grey and
-    contrast are, and how the neurons' responses to them compare; None: what the model knows of them. told: called with a
-    line as each experiment begins.
+    contrast are, and how the neurons' responses to them compare; None: what the model knows of them. told: called with
+    a line as each experiment begins.
 
     The table has the neuron's identifier, `row` and `column` of its place in pixels (NaN for none), the columns of
-    `GratingTuning.table`, `SizeTuning.table` and `MostExciting.table`, and with images `best_image_response`, the largest
-    predicted one to any of them.
+    `GratingTuning.table`, `SizeTuning.table` and `MostExciting.table`, and with images `best_image_response`, the
+    largest predicted one to any of them.
 
     >>> from whatwhere.simulation import gabor_population
     >>> study(gabor_population(2, image_size=(32, 40)), StudyOptions(gratings=None)).table.columns.tolist()
@@ -101,7 +106,8 @@ def study(
     if options.fields:
         say(f"linearised receptive fields of {number}")
         crop = tuple(np.minimum(options.crop, subject.image_shape[1:]).tolist())
-        fields = linear_fields(subject, crop=(crop[0], crop[1]), neurons=chosen, **common)
+        over = _field_images(subject, images, statistics, options.n_field_images)
+        fields = linear_fields(subject, over, crop=(crop[0], crop[1]), neurons=chosen, **common)
     places = find_places(subject, neurons=chosen, **common) if fields is None else fields.places
     if options.gratings is not None:
         say(f"gratings for {number}")
@@ -121,6 +127,16 @@ def study(
         say(f"the recording's {images.shape[0]:,} images")
         table["best_image_response"] = best_responses(subject, images, options.memory_gib)[chosen]
     return Study(table, fields, gratings, sizes, exciting)
+
+
+def _field_images(subject: Subject, images: Any, statistics: ImageStatistics | None, n_images: int) -> Any:
+    """What fields are averaged over; None: nothing, they are at the mean image."""
+    if not n_images:
+        return None
+    if images is None:
+        return noise_images(subject, statistics_for(subject, statistics), n_images).cpu().numpy()
+    n_images = min(n_images, images.shape[0])
+    return read_rows(images, np.linspace(0, images.shape[0] - 1, n_images).round().astype(int))
 
 
 def _draw(n_neurons: int, options: StudyOptions) -> np.ndarray:
@@ -197,8 +213,8 @@ def _arrays(found: Study) -> dict[str, dict[str, np.ndarray]]:
     if (sizes := found.sizes) is not None:
         arrays[CURVES_FILE] |= {"radii": sizes.radii, "size_mean": sizes.mean, "size_modulation": sizes.modulation}
     if (exciting := found.most_exciting) is not None:
-        kept = ("images", "responses", "contrasts", "converged")
-        arrays[EXCITING_FILE] = {"neurons": names, **{name: getattr(exciting, name) for name in kept}}
+        found_images = ("images", "responses", "contrasts", "converged")
+        arrays[EXCITING_FILE] = {"neurons": names, **{name: getattr(exciting, name) for name in found_images}}
     return arrays
 
 

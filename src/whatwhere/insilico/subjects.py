@@ -98,9 +98,9 @@ def groups(neurons: np.ndarray, most: int) -> Iterator[tuple[slice, np.ndarray]]
 
 
 def slopes(subject: Subject, neurons: Tensor, images: Tensor, *, of_drive: bool = False) -> Tensor:
-    """Gradient of each neuron's response, or drive, with respect to images of its own: (n, m, n_channels, height, width).
+    """Gradient of each neuron's response, or drive, with respect to images of its own.
 
-    images: of that shape, or (m, n_channels, height, width), the same for all.
+    images: (n, m, n_channels, height, width), or (m, n_channels, height, width), the same for all; returns the former.
     """
     if images.ndim == 4:
         images = images.expand(len(neurons), *images.shape)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from whatwhere.checks import check_ndim, check_positions
 from whatwhere.insilico import GratingTuning, LinearFields, MostExciting, SizeTuning
@@ -20,7 +21,6 @@ from whatwhere.report.style import (
     counted,
     dress,
     new_figure,
-    padded_limits,
     symmetric_limit,
 )
 
@@ -74,7 +74,7 @@ def field_grid(fields: LinearFields, neurons: Any = None) -> Figure:
 
 
 def most_exciting_grid(found: MostExciting, neurons: Any = None) -> Figure:
-    """Most exciting images in shades of grey, each from its own darkest to its own lightest pixel.
+    """Most exciting images in shades of grey, each on a scale of its own, its mean in the middle.
 
     neurons: rows of `found`; None: at most 32, evenly. Titles are identifiers; an asterisk says that the search did not
     converge. Several channels stand side by side, the first on the left.
@@ -82,7 +82,9 @@ def most_exciting_grid(found: MostExciting, neurons: Any = None) -> Figure:
     which = _rows(neurons, len(found.images), MOST_SHOWN)
     titles = [found.names[row] + ("" if found.converged[row] else " *") for row in which]
     images = found.images[which].astype(float)
-    return _grid(images, titles, [padded_limits(image, 0.0) for image in images], "gray")
+    limits = [symmetric_limit(image - image.mean()) for image in images]
+    ranges = [(image.mean() - limit, image.mean() + limit) for image, limit in zip(images, limits, strict=True)]
+    return _grid(images, titles, ranges, "gray")
 
 
 def _grid(images: np.ndarray, titles: list[str], ranges: list[tuple[float, float]], colours: Any) -> Figure:
@@ -112,8 +114,8 @@ def orientation_tuning(tuning: GratingTuning, neurons: Any = None) -> Figure:
     """Left tuning curves of some neurons on half a turn, in the middle what all prefer, right simple against complex.
 
     Curves are responses above grey at each neuron's best frequency, each divided by its largest, the preferred
-    orientation marked. In the middle a histogram of preferred orientations, right one of phase invariance with the border
-    of simple and complex cells, both of all neurons that gratings drive.
+    orientation marked. In the middle a histogram of preferred orientations, right one of phase invariance with the
+    border of simple and complex cells, both of all neurons that gratings drive.
 
     neurons: rows of `tuning`, whose curves are drawn; None: at most 8, evenly among those that gratings drive.
     """
@@ -122,7 +124,7 @@ def orientation_tuning(tuning: GratingTuning, neurons: Any = None) -> Figure:
         which = driven[evenly(len(driven), MOST_CURVES)] if len(driven) else driven
     else:
         which = check_positions("neurons", neurons, len(tuning.neurons), "neuron")
-    figure = new_figure(WIDTH, 2.9)
+    figure = new_figure(WIDTH, 2.4)
     grid = figure.add_gridspec(1, 3, width_ratios=[1.15, 1.15, 1.0])
     curves, preferred = (figure.add_subplot(grid[0, place], projection="polar") for place in (0, 1))
     _draw_curves(curves, tuning, which)
@@ -167,10 +169,10 @@ def _draw_preferred(axes: Any, tuning: GratingTuning, driven: np.ndarray) -> Non
 
 def _draw_invariance(axes: Axes, tuning: GratingTuning, driven: np.ndarray) -> None:
     values = tuning.phase_invariance[driven]
-    axes.hist(values, np.linspace(0, 1, 21), color=COLOURS[1], edgecolor="white", linewidth=0.4)
+    axes.hist(values, np.linspace(0, 1, 21).tolist(), color=COLOURS[1], edgecolor="white", linewidth=0.4)
     axes.axvline(_BORDER, color=GREY, linestyle="--", linewidth=0.8)
     axes.set_xlim(0, 1)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     n_complex = int((values > _BORDER).sum())
     title = f"{len(values) - n_complex:,} simple | {n_complex:,} complex"
     dress(axes, x="phase invariance", y="neurons", title=title, size=SMALL + 1)
