@@ -94,7 +94,7 @@ def test_most_exciting_images_have_grey_in_the_middle_and_say_which_did_not_conv
     assert_nothing_is_cut_off(figure)
 
 
-def test_orientation_curves_meet_at_half_a_turn_and_cells_are_counted(found: Study) -> None:
+def test_orientation_curves_repeat_after_half_a_turn_and_cells_are_counted(found: Study) -> None:
     tuning = found.gratings
     assert tuning is not None
     figure = orientation_tuning(tuning)
@@ -102,11 +102,11 @@ def test_orientation_curves_meet_at_half_a_turn_and_cells_are_counted(found: Stu
     lines = [line for line in curves.lines if len(line.get_xdata()) > 1]
     assert len(lines) == 8
     first = np.asarray(lines[0].get_ydata())
-    np.testing.assert_allclose(first[:-1], tuning.orientation_curves[0] / tuning.orientation_curves[0].max())
-    assert first[0] == first[-1]
+    once = tuning.orientation_curves[0] / tuning.orientation_curves[0].max()
+    np.testing.assert_allclose(first, [*once, *once, once[0]])
     marked = [float(line.get_xdata()[0]) for line in curves.lines if len(line.get_xdata()) == 1]
-    assert marked[0] == pytest.approx(tuning.orientation[0])
-    assert sum(bar.get_height() for bar in preferred.patches) == 10
+    np.testing.assert_allclose(marked[:2], tuning.orientation[0] + np.array([0, np.pi]))
+    assert sum(bar.get_height() for bar in preferred.patches) == 2 * 10
     assert "10 neurons" in preferred.get_title()
     assert invariance.get_title() == "5 simple | 5 complex"
     assert_nothing_is_cut_off(figure)

@@ -305,8 +305,10 @@ def test_gratings_are_the_same_for_some_neurons_little_memory_and_wide_apertures
     narrow = grating_tuning(population, GratingOptions(3, (0.1, 0.2), aperture=2.0), neurons=[10, 0, 5])
     for other in (some, wide):
         assert other.names == ["10", "0", "5"]
-        np.testing.assert_allclose(other.response, found.response[[10, 0, 5]], rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(other.phase_invariance, found.phase_invariance[[10, 0, 5]], atol=1e-3)
+        exact = slice(None) if other is some else slice(2)  # eight phases meet a rectified response here or there
+        np.testing.assert_allclose(other.response[exact], found.response[[10, 0, 5]][exact], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(other.response, found.response[[10, 0, 5]], rtol=0.05, atol=1e-4)
+        np.testing.assert_allclose(other.phase_invariance, found.phase_invariance[[10, 0, 5]], atol=0.02)
     assert (narrow.peak < 0.8 * some.peak).all()
 
 
@@ -343,11 +345,9 @@ def test_gratings_that_cannot_be_shown_are_refused() -> None:
 
 # --------------------------------------------------------------------------------------------------------------- sizes
 def test_size_tuning_is_the_kernel_under_the_aperture() -> None:
-    kernel = gabor(21, frequency=0.15) + 0.0
     rows, columns = np.indices((21, 21)) - 10.0
-    kernel -= (
-        0.5 * np.exp(-(rows**2 + columns**2) / 72) * np.cos(2 * np.pi * 0.15 * rows)
-    )  # a surround of the same kind
+    surround = np.exp(-(rows**2 + columns**2) / 72) * np.cos(2 * np.pi * 0.15 * rows)
+    kernel = gabor(21, frequency=0.15) - 0.12 * surround
     population = LinearPopulation(kernel[None], np.array([[3, 9]]), np.zeros(1, int), (30, 41))
     tuning = grating_tuning(population, GratingOptions(frequencies=(0.15,)))
     radii = (1.0, 2.0, 3.0, 5.0, 8.0, 30.0)

@@ -68,7 +68,7 @@ def test_orientations_places_and_kinds_of_cells_are_recovered_by_a_fit(kind: str
     assert (found.phase_invariance[is_complex] > 0.8).all()
     lost = np.hypot(*(find_places(model, statistics=statistics) - population().locations).T)
     assert np.median(lost) < 0.5
-    np.testing.assert_allclose(found.peak, truth.peak, rtol=0.35)
+    np.testing.assert_allclose(found.peak[~is_complex], truth.peak[~is_complex], rtol=0.2)
 
 
 @pytest.fixture(scope="module")

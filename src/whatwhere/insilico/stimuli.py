@@ -18,7 +18,7 @@ def grating(
 
     size: (height, width). orientation and phase in radians, frequency f in cycles per pixel: tensors of one shape, or
     that broadcast, float64. As in `simulation.gabor` orientation 0 is stripes that lie horizontally, pi / 2 upright
-    ones. centre (..., 2): row r and column c, in pixels, where `phase` is told; None: the middle of the image.
+    ones; it grows anticlockwise as seen. centre (..., 2): row r and column c, in pixels, where `phase` is told; None: the middle of the image.
 
     >>> numbers = [torch.tensor(value, dtype=torch.float64) for value in (0.0, 0.25, 0.0)]
     >>> grating((5, 2), *numbers).round().abs()[:, 0].tolist()  # across the rows, a period of four
@@ -72,7 +72,7 @@ def above_grey(mean: np.ndarray, modulation: np.ndarray, grey: np.ndarray) -> np
     """How strongly a grating drives neurons: F0 - r_grey + F1, at least 0; rounding errors count as 0.
 
     mean, modulation: (n_neurons, ...), grey: (n_neurons,). F1 is what a linear neuron has, F0 - r_grey what a complex
-    cell has, and a rectified one has both in the same proportion everywhere; and no phase counts more than another.
+    cell has, and a rectified one has both in the same proportion everywhere; and it hardly matters where phases fall.
     """
     spontaneous = grey.reshape(-1, *(1,) * (mean.ndim - 1))
     response = mean - spontaneous + modulation

@@ -111,10 +111,10 @@ def _grid(images: np.ndarray, titles: list[str], ranges: list[tuple[float, float
 
 
 def orientation_tuning(tuning: GratingTuning, neurons: Any = None) -> Figure:
-    """Left tuning curves of some neurons on half a turn, in the middle what all prefer, right simple against complex.
+    """Left tuning curves of some neurons, in the middle what all prefer, right simple against complex cells.
 
     Curves are responses above grey at each neuron's best frequency, each divided by its largest, the preferred
-    orientation marked. In the middle a histogram of preferred orientations, right one of phase invariance with the
+    orientation marked; a petal lies as the stripes do. In the middle a histogram of preferred orientations, right one of phase invariance with the
     border of simple and complex cells, both of all neurons that gratings drive.
 
     neurons: rows of `tuning`, whose curves are drawn; None: at most 8, evenly among those that gratings drive.
@@ -133,38 +133,38 @@ def orientation_tuning(tuning: GratingTuning, neurons: Any = None) -> Figure:
     return figure
 
 
-def _half_turn(axes: Any, title: str) -> None:
-    """Half a turn with degrees at its edge; orientation 0, stripes that lie, on the right."""
-    axes.set_thetamin(0)
-    axes.set_thetamax(180)
-    axes.set_thetagrids(range(0, 181, 45))
+def _circle(axes: Any, title: str) -> None:
+    """Twice half a turn, with degrees at its edge; orientation 0, stripes that lie, on the right and on the left."""
+    axes.set_thetagrids(range(0, 360, 45), [f"{angle % 180}°" for angle in range(0, 360, 45)])
     axes.set_title(title, fontsize=SMALL + 1)
     axes.tick_params(labelsize=SMALL, pad=1)
     axes.grid(linewidth=0.4)
 
 
 def _draw_curves(axes: Any, tuning: GratingTuning, which: np.ndarray) -> None:
-    angles = np.append(tuning.orientations, np.pi)
+    angles = np.concatenate([tuning.orientations, tuning.orientations + np.pi, [2 * np.pi]])
     for number, row in enumerate(which):
         curve = tuning.orientation_curves[row]
         colour = COLOURS[number % len(COLOURS)]
-        scaled = np.append(curve, curve[0]) / (curve.max() or 1.0)
+        scaled = np.concatenate([curve, curve, curve[:1]]) / (curve.max() or 1.0)
         axes.plot(angles, scaled, color=colour, linewidth=1.1, linestyle="-" if number < len(COLOURS) else "--")
-        axes.plot([tuning.orientation[row]], [1.0], "o", color=colour, markersize=3.5, clip_on=False)
+        for turn in (0, np.pi):
+            axes.plot([tuning.orientation[row] + turn], [1.0], "o", color=colour, markersize=3, clip_on=False)
     axes.set_ylim(0, 1.05)
     axes.set_yticks([0.5, 1.0], ["", ""])
-    _half_turn(axes, f"response / largest,\n{counted(len(which), 'neuron')}, by orientation (°)")
+    _circle(axes, f"response / largest\nof {counted(len(which), 'neuron')} by orientation")
 
 
 def _draw_preferred(axes: Any, tuning: GratingTuning, driven: np.ndarray) -> None:
     edges = np.linspace(0, np.pi, _BINS + 1)
     counts, _ = np.histogram(tuning.orientation[driven], edges)
-    axes.bar(edges[:-1], counts, width=np.pi / _BINS, align="edge", color=COLOURS[0], edgecolor="white", linewidth=0.4)
+    for turn in (0, np.pi):
+        look: dict[str, Any] = {"color": COLOURS[0], "edgecolor": "white", "linewidth": 0.4}
+        axes.bar(edges[:-1] + turn, counts, width=np.pi / _BINS, align="edge", **look)
     top = max(int(counts.max()), 1)
     axes.set_ylim(0, top)
-    axes.set_yticks([top], [str(top)])
-    axes.set_rlabel_position(0)
-    _half_turn(axes, f"preferred orientation (°),\n{counted(len(driven), 'neuron')}")
+    axes.set_yticks([top], [""])
+    _circle(axes, f"preferred orientation,\n{counted(len(driven), 'neuron')}; edge: {top}")
 
 
 def _draw_invariance(axes: Axes, tuning: GratingTuning, driven: np.ndarray) -> None:
