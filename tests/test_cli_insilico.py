@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rng = tmp_path_factory.mktemp("insilico"), np.random.default_rng(0)
     images = rng.integers(0, 256, (60, 12, 17), dtype=np.uint8)
     recording = ww.Recording(images, rng.poisson(images[:, 5, 6:9] / 60))
-    ww.save(recording, folder / "session.npz")
+    ww.save(recording, folder / "session.h5")
     options = {"core": {"kernel_sizes": [5], "n_maps": 2}, "training": {"max_steps": 6, "check_every": 3}}
     ww.make_model("factorized", options).fit(recording).save(folder / "run")
     ww.Ridge(strengths=[1.0]).fit(recording).save(folder / "filters")
@@ -44,7 +44,7 @@ def test_fields_and_gratings_are_what_is_always_done(run: Callable[..., Outcome]
 
 def test_all_experiments_on_some_neurons_with_the_recordings_images(run: Callable[..., Outcome], folder: Path) -> None:
     code, out, _ = run(
-        *("insilico", "run", "--out", "all", "--recording", "session.npz", "--sizes", "--mei", "--neurons", "2"),
+        *("insilico", "run", "--out", "all", "--recording", "session.h5", "--sizes", "--mei", "--neurons", "2"),
         *("--pixel-range", "0", "255", "--smoothness", "0.5", "--memory", "0.01"),
     )
     assert code == 0

@@ -13,10 +13,12 @@ from whatwhere.insilico import (
     GratingOptions,
     ImageStatistics,
     LinearFields,
+    MostExcitingOptions,
     SizeOptions,
     find_places,
     grating_tuning,
     linear_fields,
+    most_exciting_images,
     size_tuning,
 )
 from whatwhere.insilico.choosing import as_subject
@@ -117,7 +119,9 @@ def test_what_has_no_neurons_is_refused() -> None:
 def test_less_memory_means_fewer_images_at_once(networks: dict[str, Any]) -> None:
     subject = as_subject(networks["factorized"])
     assert images_at_once(subject, TINY) == 1
-    assert images_at_once(subject, 1e-3) == int(1e-3 * 2**28 / subject.numbers)
+    some = 10.5 * 4 * subject.numbers / 2**30
+    assert images_at_once(subject, some) == 10
+    assert images_at_once(subject, 100.0) == 64
 
 
 # ---------------------------------------------------------------------------------------------------------- statistics
@@ -250,6 +254,31 @@ def test_a_neuron_that_no_pixel_moves_has_no_place_and_no_preference() -> None:
     assert np.isnan(sizes.preferred_radius[1])
     assert np.isnan(sizes.suppression[1])
     assert np.isfinite(sizes.table().iloc[0, 1:].astype(float)).all()
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_what_the_cpu_finds(networks: dict[str, Any]) -> None:
+    model = networks["factorized"]
+    options = GratingOptions(3, (0.1, 0.2))
+
+    def everything() -> list[np.ndarray]:
+        tuning = grating_tuning(model, options)
+        placed = grating_tuning(model, GratingOptions(3, (0.1, 0.2), aperture=4.0))
+        exciting = most_exciting_images(model, MostExcitingOptions(steps=3))
+        sizes = size_tuning(model, tuning)
+        return [
+            *(find_places(model), linear_fields(model, crop=5).values, tuning.mean, placed.modulation),
+            *(sizes.modulation, exciting.responses),
+        ]
+
+    on_cpu = everything()
+    model.model_.to("cuda")
+    try:
+        on_gpu = everything()
+    finally:
+        model.model_.to("cpu")
+    for one, other in zip(on_cpu, on_gpu, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-2, atol=1e-2 * np.abs(one).max())
 
 
 # ------------------------------------------------------------------------------------------------------------ gratings

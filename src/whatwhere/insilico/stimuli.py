@@ -18,7 +18,8 @@ def grating(
 
     size: (height, width). orientation and phase in radians, frequency f in cycles per pixel: tensors of one shape, or
     that broadcast, float64. As in `simulation.gabor` orientation 0 is stripes that lie horizontally, pi / 2 upright
-    ones; it grows anticlockwise as seen. centre (..., 2): row r and column c, in pixels, where `phase` is told; None: the middle of the image.
+    ones; it grows anticlockwise as seen. centre (..., 2): row r and column c, in pixels, where `phase` is told; None:
+    the middle of the image.
 
     >>> numbers = [torch.tensor(value, dtype=torch.float64) for value in (0.0, 0.25, 0.0)]
     >>> grating((5, 2), *numbers).round().abs()[:, 0].tolist()  # across the rows, a period of four

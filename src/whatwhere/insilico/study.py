@@ -85,7 +85,7 @@ def study(
 
     images: of the recording, (n_images, n_channels, height, width), in memory or on disk, which tell what grey and
     contrast are, and how the neurons' responses to them compare; None: what the model knows of them. told: called with
-    a line as each experiment begins.
+    a line as each experiment begins, and as the slowest goes on.
 
     The table has the neuron's identifier, `row` and `column` of its place in pixels (NaN for none), the columns of
     `GratingTuning.table`, `SizeTuning.table` and `MostExciting.table`, and with images `best_image_response`, the
@@ -117,7 +117,13 @@ def study(
         sizes = size_tuning(subject, gratings, options.sizes, places=places, **common)
     if options.most_exciting is not None:
         say(f"most exciting images of {number}")
-        exciting = most_exciting_images(subject, options.most_exciting, neurons=chosen, **common)
+        exciting = most_exciting_images(
+            subject,
+            options.most_exciting,
+            neurons=chosen,
+            told=lambda done, of: say(f"  {done:,} of {of:,}") if done < of else None,
+            **common,
+        )
     table = pd.DataFrame(
         {"neuron": [subject.names[each] for each in chosen], "row": places[:, 0], "column": places[:, 1]}
     )

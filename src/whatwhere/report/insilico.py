@@ -114,8 +114,8 @@ def orientation_tuning(tuning: GratingTuning, neurons: Any = None) -> Figure:
     """Left tuning curves of some neurons, in the middle what all prefer, right simple against complex cells.
 
     Curves are responses above grey at each neuron's best frequency, each divided by its largest, the preferred
-    orientation marked; a petal lies as the stripes do. In the middle a histogram of preferred orientations, right one of phase invariance with the
-    border of simple and complex cells, both of all neurons that gratings drive.
+    orientation marked; a petal lies as the stripes do. In the middle a histogram of preferred orientations, right
+    phase invariance with the border of simple and complex cells, both of all neurons that gratings drive.
 
     neurons: rows of `tuning`, whose curves are drawn; None: at most 8, evenly among those that gratings drive.
     """
