@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from whatwhere.errors import InputError
 from whatwhere.insilico import GratingOptions, MostExcitingOptions, SizeOptions
-from whatwhere.insilico.study import Study, StudyOptions, study
+from whatwhere.insilico.studies import Study, StudyOptions, study
 from whatwhere.report.insilico import (
     FIGURES,
     field_grid,

@@ -10,7 +10,7 @@ import pytest
 import whatwhere as ww
 from whatwhere.errors import OptionError, RunError
 from whatwhere.insilico import GratingOptions, ImageStatistics, MostExcitingOptions, SizeOptions, find_places
-from whatwhere.insilico.study import FILES, StudyOptions, study, write_study
+from whatwhere.insilico.studies import FILES, StudyOptions, study, write_study
 from whatwhere.simulation import MixedPopulation, complex_population, gabor_population
 
 SIZE = (13, 15)

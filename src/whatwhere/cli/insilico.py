@@ -12,7 +12,7 @@ from whatwhere.cli.arguments import Overwrite
 from whatwhere.cli.data import Format
 from whatwhere.errors import OptionError
 from whatwhere.insilico import GratingOptions, MostExcitingOptions, SizeOptions
-from whatwhere.insilico.study import StudyOptions, check_out, study, write_study
+from whatwhere.insilico.studies import StudyOptions, check_out, study, write_study
 
 
 def insilico(

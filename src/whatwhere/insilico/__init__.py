@@ -11,6 +11,7 @@ from whatwhere.insilico.most_exciting import MostExciting, MostExcitingOptions, 
 from whatwhere.insilico.places import find_places
 from whatwhere.insilico.sizes import SizeOptions, SizeTuning, size_tuning
 from whatwhere.insilico.statistics import ImageStatistics
+from whatwhere.insilico.studies import Study, StudyOptions, study, write_study
 
 __all__ = [
     "SPRITE",
@@ -22,9 +23,13 @@ __all__ = [
     "MostExcitingOptions",
     "SizeOptions",
     "SizeTuning",
+    "Study",
+    "StudyOptions",
     "find_places",
     "grating_tuning",
     "linear_fields",
     "most_exciting_images",
     "size_tuning",
+    "study",
+    "write_study",
 ]

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from whatwhere.checks import check_ndim, check_positions
 from whatwhere.insilico import GratingTuning, LinearFields, MostExciting, SizeTuning
-from whatwhere.insilico.study import Study
+from whatwhere.insilico.studies import Study
 from whatwhere.report.style import (
     COLOURS,
     DIVERGING,
