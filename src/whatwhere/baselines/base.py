@@ -278,7 +278,7 @@ class FilterModel(Estimator):
             notes=self.notes_,
         )
 
-    def whole_filters(self, neurons: slice = slice(None)) -> np.ndarray:
+    def whole_filters(self, neurons: slice | np.ndarray = slice(None)) -> np.ndarray:
         """These neurons' filters in their places in the image, (n_neurons, n_channels, height, width), zeros around."""
         self.check_fitted()
         return self._crops.spread(self.filters_, neurons)

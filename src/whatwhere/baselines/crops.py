@@ -77,7 +77,7 @@ class Crops:
         (row, column), (height, width) = window, self.size
         return images[:, :, row : row + height, column : column + width].reshape(len(images), -1).astype(np.float64)
 
-    def spread(self, filters: np.ndarray, neurons: slice = slice(None)) -> np.ndarray:
+    def spread(self, filters: np.ndarray, neurons: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Filters (n_neurons, n_channels, height, width) of these neurons in their places, zeros around them."""
         filters = filters[neurons]
         if self.is_whole:

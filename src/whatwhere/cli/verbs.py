@@ -33,6 +33,7 @@ from whatwhere.cli.arguments import (
 )
 from whatwhere.cli.data import Format, data
 from whatwhere.cli.grids import numbers
+from whatwhere.cli.insilico import insilico
 from whatwhere.cli.options import gather, options_help
 from whatwhere.cli.plan import plan
 from whatwhere.cli.reproduce import reproduce
@@ -257,6 +258,7 @@ app.command()(search)
 app.command()(simulate)
 app.command()(reproduce)
 app.command()(plan)
+app.command()(insilico)
 
 
 def _flags(*values: Any) -> dict[str, Any]:

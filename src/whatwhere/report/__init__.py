@@ -9,6 +9,7 @@ from whatwhere.report.calibration import reliability
 from whatwhere.report.figure1 import thought_experiment
 from whatwhere.report.figure3 import homogeneous_population
 from whatwhere.report.figure4 import cell_types
+from whatwhere.report.insilico import field_grid, most_exciting_grid, orientation_tuning, size_curves
 from whatwhere.report.kernel_grid import kernels
 from whatwhere.report.learning_curve import learning_curve
 from whatwhere.report.optimisation import loss_against_time
@@ -21,15 +22,19 @@ from whatwhere.report.visual_field import masks_on_visual_field
 __all__ = [
     "barcodes",
     "cell_types",
+    "field_grid",
     "history",
     "homogeneous_population",
     "kernels",
     "learning_curve",
     "loss_against_time",
     "masks_on_visual_field",
+    "most_exciting_grid",
+    "orientation_tuning",
     "predicted_against_true",
     "reliability",
     "score_distribution",
     "score_scatter",
+    "size_curves",
     "thought_experiment",
 ]
