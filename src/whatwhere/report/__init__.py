@@ -9,6 +9,7 @@ from whatwhere.report.calibration import reliability
 from whatwhere.report.figure1 import thought_experiment
 from whatwhere.report.figure3 import homogeneous_population
 from whatwhere.report.figure4 import cell_types
+from whatwhere.report.found_types import number_of_types, type_barcodes, type_confidence, type_map
 from whatwhere.report.kernel_grid import kernels
 from whatwhere.report.learning_curve import learning_curve
 from whatwhere.report.optimisation import loss_against_time
@@ -27,9 +28,13 @@ __all__ = [
     "learning_curve",
     "loss_against_time",
     "masks_on_visual_field",
+    "number_of_types",
     "predicted_against_true",
     "reliability",
     "score_distribution",
     "score_scatter",
     "thought_experiment",
+    "type_barcodes",
+    "type_confidence",
+    "type_map",
 ]

@@ -1,0 +1,104 @@
+"""Points into clusters: mixtures of Gaussians with their BIC, and HDBSCAN."""
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.cluster import HDBSCAN
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from whatwhere.celltypes.options import TypeOptions
+
+_DECIMALS = 6  # to which points count as the same
+_NEURONS_PER_COMPONENT = 10
+
+
+class Clusters(NamedTuple):
+    """Labels (n,), int, -1 for no cluster; how sure each is, from 0 to 1, (n,)."""
+
+    labels: np.ndarray
+    confidence: np.ndarray
+
+
+def principal_components(codes: np.ndarray, n: int) -> np.ndarray:
+    """The first n principal components of codes (n_neurons, n_features): (n_neurons, n), zeros where there are fewer.
+
+    >>> principal_components(np.array([[1.0, 0.0], [0.0, 1.0]]), 3).round(3)
+    array([[ 0.707,  0.   ,  0.   ],
+           [-0.707,  0.   ,  0.   ]])
+    """
+    found = np.zeros((len(codes), n))
+    possible = min(n, *codes.shape)
+    if possible and len(codes) > 1:
+        found[:, :possible] = PCA(possible, svd_solver="full").fit_transform(codes)
+    return found
+
+
+def reduced(codes: np.ndarray, options: TypeOptions) -> np.ndarray:
+    """The principal components of codes (n_neurons, n_features) that are clustered, see `TypeOptions`."""
+    most = min(options.max_components, max(1, len(codes) // _NEURONS_PER_COMPONENT), codes.shape[1])
+    components = principal_components(codes, min(codes.shape))
+    shares = np.cumsum(components.var(0)) / max(components.var(0).sum(), np.finfo(float).tiny)
+    enough = 1 + int(np.searchsorted(shares, options.explained - 1e-12))
+    return components[:, : min(most, enough, components.shape[1])]
+
+
+def n_distinct(points: np.ndarray) -> int:
+    """How many different points there are."""
+    return len(np.unique(points.round(_DECIMALS) + 0.0, axis=0))
+
+
+def mixtures(points: np.ndarray, numbers: Sequence[int], options: TypeOptions) -> dict[int, GaussianMixture]:
+    """A fitted mixture for each number of Gaussians, points (n, d) with at least two different ones."""
+    found = {}
+    for number in numbers:
+        mixture = GaussianMixture(
+            number,
+            covariance_type=options.covariance,
+            reg_covar=options.floor**2,
+            n_init=options.n_starts,
+            max_iter=500,
+            random_state=options.seed,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the best of the starts is kept, at rest or not
+            found[number] = mixture.fit(points)
+    return found
+
+
+def mixture_clusters(mixture: GaussianMixture, points: np.ndarray) -> Clusters:
+    """Each point's most probable Gaussian, and its probability."""
+    shares = mixture.predict_proba(points)
+    return Clusters(shares.argmax(1), shares.max(1))
+
+
+def density_clusters(points: np.ndarray, min_size: int) -> Clusters:
+    """HDBSCAN's clusters of points (n, d) and its probability that each belongs to its own, 0 for none (noise).
+
+    Where there is no second cluster beside it, all that is dense is one cluster; fewer than `min_size` points are none.
+    """
+    nothing = Clusters(np.full(len(points), -1), np.zeros(len(points)))
+    if len(points) < min_size:
+        return nothing
+    for alone in (False, True):
+        found = HDBSCAN(min_cluster_size=min_size, allow_single_cluster=alone, copy=True).fit(points)
+        if (found.labels_ >= 0).any():
+            return Clusters(found.labels_.astype(int), found.probabilities_)
+    return nothing
+
+
+def by_size(labels: np.ndarray) -> np.ndarray:
+    """Labels renumbered without gaps, the largest cluster 0; of equal ones that of the first point first. -1 stays.
+
+    >>> by_size(np.array([5, 3, -1, 3]))
+    array([ 1,  0, -1,  0])
+    """
+    names, firsts, counts = np.unique(labels[labels >= 0], return_index=True, return_counts=True)
+    order = names[np.lexsort((firsts, -counts))]
+    renamed = np.full(len(labels), -1)
+    for number, name in enumerate(order):
+        renamed[labels == name] = number
+    return renamed
