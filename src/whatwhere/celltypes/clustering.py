@@ -2,9 +2,12 @@
 
 import warnings
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 from sklearn.cluster import HDBSCAN
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
@@ -75,10 +78,12 @@ def mixture_clusters(mixture: GaussianMixture, points: np.ndarray) -> Clusters:
     return Clusters(shares.argmax(1), shares.max(1))
 
 
-def density_clusters(points: np.ndarray, min_size: int) -> Clusters:
+def density_clusters(points: np.ndarray, min_size: int, floor: float) -> Clusters:
     """HDBSCAN's clusters of points (n, d) and its probability that each belongs to its own, 0 for none (noise).
 
-    Where there is no second cluster beside it, all that is dense is one cluster; fewer than `min_size` points are none.
+    Clusters that come nearer to each other than `floor` are one (scikit-learn's own option for this fails under recent
+    versions of NumPy). Where there is no second cluster beside it, all that is dense is one cluster; fewer than
+    `min_size` points are none.
     """
     nothing = Clusters(np.full(len(points), -1), np.zeros(len(points)))
     if len(points) < min_size:
@@ -86,8 +91,19 @@ def density_clusters(points: np.ndarray, min_size: int) -> Clusters:
     for alone in (False, True):
         found = HDBSCAN(min_cluster_size=min_size, allow_single_cluster=alone, copy=True).fit(points)
         if (found.labels_ >= 0).any():
-            return Clusters(found.labels_.astype(int), found.probabilities_)
+            return Clusters(_joined(points, found.labels_.astype(int), floor), found.probabilities_)
     return nothing
+
+
+def _joined(points: np.ndarray, labels: np.ndarray, floor: float) -> np.ndarray:
+    """Labels of clusters, two of them one where any points of theirs are nearer than `floor`; -1 stays."""
+    n_clusters = int(labels.max()) + 1
+    trees = [cKDTree(points[labels == number]) for number in range(n_clusters)]
+    near = np.zeros((n_clusters, n_clusters), bool)
+    for a, b in combinations(range(n_clusters), 2):
+        near[a, b] = trees[a].query(trees[b].data, distance_upper_bound=floor)[0].min() < floor
+    groups = connected_components(near, directed=False)[1]
+    return np.where(labels >= 0, groups[labels], -1)
 
 
 def by_size(labels: np.ndarray) -> np.ndarray:

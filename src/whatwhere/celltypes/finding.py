@@ -86,12 +86,13 @@ def type_centres(barcodes: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def find_types(barcodes: ArrayLike, options: TypeOptions | None = None) -> CellTypes:
-    """Puts neurons into types by their barcodes (n_neurons, n_features), see `TypeOptions`; rows of 0 are silent neurons.
+    """Puts neurons into types by their barcodes (n_neurons, n_features), of which rows of 0 are silent neurons.
 
-    The barcodes' principal components are clustered: by mixtures of Gaussians of 1, 2, ... types, of which that with
-    the lowest BIC = p log n - 2 log L is taken (p parameters, likelihood L; Schwarz 1978), or by HDBSCAN (Campello et
-    al. 2013). Where all barcodes are the same there is one type. Raises `InputError` for barcodes that are not finite,
-    where every neuron is silent, or where more types are asked for than there are different barcodes.
+    The barcodes' principal components are clustered, see `TypeOptions`: by mixtures of Gaussians of 1, 2, ... types,
+    of which that with the lowest BIC = p log n - 2 log L is taken (p parameters, likelihood L; Schwarz 1978), or by
+    HDBSCAN (Campello et al. 2013). Where all barcodes are the same there is one type. Raises `InputError` for barcodes
+    that are not finite, where every neuron is silent, or where more types are asked for than there are different
+    barcodes.
 
     >>> rng = np.random.default_rng(0)
     >>> codes = np.repeat(np.eye(3), [30, 20, 10], axis=0) + rng.normal(0, 0.05, (60, 3))
@@ -101,8 +102,8 @@ def find_types(barcodes: ArrayLike, options: TypeOptions | None = None) -> CellT
     """
     options = options or TypeOptions()
     grouped = grouping(barcodes, options)
-    codes = np.asarray(barcodes, np.float64)
-    heard = codes.any(axis=1)
+    codes: np.ndarray = np.asarray(barcodes, np.float64)
+    heard = _heard(codes)
     status = np.where(grouped.labels >= 0, TYPED, np.where(heard, NOISE, SILENT))
     pca = _spread_out(principal_components(codes[heard], 2), heard)
     return CellTypes(*grouped, status, codes, pca, _tsne(codes, heard, options), options)
@@ -110,10 +111,10 @@ def find_types(barcodes: ArrayLike, options: TypeOptions | None = None) -> CellT
 
 def grouping(barcodes: ArrayLike, options: TypeOptions) -> Grouping:
     """The types of `find_types` alone; raises as it does."""
-    codes = np.asarray(barcodes, np.float64)
+    codes: np.ndarray = np.asarray(barcodes, np.float64)
     check_ndim("barcodes", codes, ("n_neurons", "n_features"))
     check_finite("barcodes", codes, row="neuron")
-    heard = codes.any(axis=1)
+    heard = _heard(codes)
     if not heard.any():
         raise InputError(
             f"none of the {len(codes):,} neurons has feature weights: the model found nothing, and there are no types."
@@ -122,7 +123,7 @@ def grouping(barcodes: ArrayLike, options: TypeOptions) -> Grouping:
     if options.method == "gmm":
         clusters, bic = _by_mixture(points, options)
     else:
-        clusters, bic = density_clusters(points, options.min_size), _table([], [])
+        clusters, bic = density_clusters(points, options.min_size, options.floor), _table([], [])
     labels, confidence = np.full(len(codes), NO_TYPE), np.zeros(len(codes))
     labels[heard] = by_size(clusters.labels)
     confidence[heard] = np.where(clusters.labels >= 0, clusters.confidence, 0.0)
@@ -131,7 +132,7 @@ def grouping(barcodes: ArrayLike, options: TypeOptions) -> Grouping:
 
 def labels_by_number(barcodes: np.ndarray, numbers: Sequence[int], options: TypeOptions) -> dict[int, np.ndarray]:
     """For each number of types that the barcodes allow the labels by a mixture of so many, -1 for silent neurons."""
-    heard = barcodes.any(axis=1)
+    heard = _heard(barcodes)
     found: dict[int, np.ndarray] = {}
     if not heard.any():
         return found
@@ -143,12 +144,17 @@ def labels_by_number(barcodes: np.ndarray, numbers: Sequence[int], options: Type
     return found
 
 
+def _heard(codes: np.ndarray) -> np.ndarray:
+    """Which neurons have feature weights."""
+    return np.linalg.norm(codes, axis=1) > 0
+
+
 def _by_mixture(points: np.ndarray, options: TypeOptions) -> tuple[Clusters, pd.DataFrame]:
     distinct = n_distinct(points)
     if options.n_types is not None and options.n_types > distinct:
         raise InputError(
-            f"n_types is {options.n_types}, but {len(points):,} neurons have feature weights, with {distinct:,} different"
-            " barcodes: ask for no more types than that."
+            f"n_types is {options.n_types}, but {len(points):,} neurons have feature weights, with {distinct:,}"
+            " different barcodes: ask for no more types than that."
         )
     if distinct == 1:
         return Clusters(np.zeros(len(points), int), np.ones(len(points))), _table([], [])

@@ -25,8 +25,8 @@ from whatwhere.storage import write_text
 class RunTypes:
     """The types of a run's neurons.
 
-    neurons: their identifiers; folder: what was written to; stability: None without refits; notes: what was worth saying; interrupted: Ctrl-C ended
-    the refits, and nothing was written but those that are done.
+    neurons: their identifiers; folder: what was written to; stability: None without refits; notes: what was worth
+    saying; interrupted: Ctrl-C ended the refits, and nothing was written but those that are done.
     """
 
     types: CellTypes

@@ -11,11 +11,11 @@ from torch import Tensor
 from whatwhere.core import Core
 
 MOST_SHIFT = 8
-"""Pixels by which a map may be shifted against its match: a kernel may sit off the middle of its window."""
+"""Pixels by which a map may be shifted against its match, at most half of it: kernels may sit off their middle."""
 
 
 class MatchedMaps(NamedTuple):
-    """Map `order[k]` of the second network, times `signs[k]`, is like map k of the first: all (K,), `correlation` too."""
+    """Map `order[k]` of the second network times `signs[k]` is like map k of the first, with `correlation[k]`."""
 
     order: np.ndarray
     signs: np.ndarray
@@ -26,9 +26,9 @@ class MatchedMaps(NamedTuple):
 def match_maps(first: Core, second: Core, images: Sequence[tuple[np.ndarray, np.ndarray]]) -> MatchedMaps:
     """Matches the feature maps of two cores of the same shape one to one by their correlation.
 
-    c_kl = max over shifts s of |sum_bp a_bk(p) b_bl(p + s)| / (|a_k| |b_l|), maps a and b without their means over
-    images b and positions p, zero outside; the assignment has the largest sum of c. images: chunks (n, C, H, W), as
-    either network standardises them. A map that never varies has correlation 0 with all.
+    c_kl = max over shifts s of |sum_bp a_bk(p) b_bl(p + s)| / (o(s) |a_k| |b_l|), maps a and b without their means over
+    images b and positions p, zero outside, o the share of positions that overlap; the assignment has the largest sum of
+    c. images: chunks (n, C, H, W), as either network standardises them. A map that never varies has correlation 0.
     """
     cores, n_features = (first, second), first.output_shape[0]
     totals = [torch.zeros(n_features, dtype=torch.float64) for _ in cores]
@@ -90,9 +90,11 @@ def _peaks(spectra: Tensor, map_size: tuple[int, ...]) -> Tensor:
     """The correlation of largest magnitude over the shifts of each pair, with its sign: (K, K)."""
     size = [side + min(side, MOST_SHIFT + 1) for side in map_size]
     products = torch.fft.irfft2(spectra, s=size)
-    shifts = [min(side - 1, MOST_SHIFT) for side in map_size]
-    rows, columns = (torch.arange(-most, most + 1) % side for most, side in zip(shifts, size, strict=True))
-    near = products[:, :, rows][:, :, :, columns].flatten(2)
+    steps = [torch.arange(-most, most + 1) for most in (min(side // 2, MOST_SHIFT) for side in map_size)]
+    rows, columns = (step % side for step, side in zip(steps, size, strict=True))
+    overlaps = [1 - step.abs() / side for step, side in zip(steps, map_size, strict=True)]
+    near = products[:, :, rows][:, :, :, columns] / torch.outer(*overlaps)
+    near = near.flatten(2)
     return near.gather(2, near.abs().argmax(2, keepdim=True))[:, :, 0]
 
 
@@ -101,4 +103,4 @@ def _assigned(products: np.ndarray, of_first: np.ndarray, of_second: np.ndarray)
     correlations = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
     rows, order = linear_sum_assignment(np.abs(correlations), maximize=True)
     best = correlations[rows, order]
-    return MatchedMaps(order, np.where(best < 0, -1.0, 1.0), np.abs(best))
+    return MatchedMaps(order, np.where(best < 0, -1.0, 1.0), np.abs(best).clip(max=1.0))

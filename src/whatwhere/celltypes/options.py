@@ -8,7 +8,7 @@ from pydantic.dataclasses import dataclass
 from whatwhere.config import Count, Positive
 from whatwhere.plain_options import with_own_errors
 
-MAX_TYPES, MIN_SIZE, FLOOR, COVARIANCE = 12, 5, 0.1, "full"
+MAX_TYPES, MIN_SIZE, COVARIANCE = 12, 5, "full"
 
 
 @with_own_errors
@@ -22,8 +22,8 @@ class TypeOptions:
     - `n_types`: of a mixture; None: the number with the lowest BIC
     - `max_types`: up to which numbers are tried for the BIC
     - `covariance`: of a mixture's Gaussians: "full", "tied" (one for all), "diag" or "spherical"
-    - `floor`: least standard deviation of a mixture's Gaussians along any axis. Barcodes have length one, and
-      differences of less than this between neurons count as none
+    - `floor`: differences between barcodes, of length one, that count as none. A mixture's Gaussians have at least this
+      standard deviation along any axis; clusters of HDBSCAN that come nearer to each other are one
     - `min_size`: neurons in the smallest cluster of HDBSCAN
     - `explained`: share of the barcodes' variance that the principal components have on which neurons are clustered;
       never more components than `max_components`, or than a tenth of the neurons
@@ -37,8 +37,8 @@ class TypeOptions:
     metric: Literal["weights", "signal"] = "weights"
     n_types: Count | None = None
     max_types: Count = MAX_TYPES
-    covariance: Literal["full", "tied", "diag", "spherical"] = "full"
-    floor: Positive = FLOOR
+    covariance: Literal["full", "tied", "diag", "spherical"] = COVARIANCE
+    floor: Positive = 0.1
     min_size: Annotated[int, Field(ge=2)] = MIN_SIZE
     explained: Annotated[float, Field(gt=0, le=1)] = 0.95
     max_components: Count = 10
@@ -50,7 +50,7 @@ class TypeOptions:
     def _of_the_method(self) -> "TypeOptions":
         usual: dict[str, Any] = {"min_size": MIN_SIZE}
         if self.method == "hdbscan":
-            usual = {"n_types": None, "max_types": MAX_TYPES, "covariance": COVARIANCE, "floor": FLOOR}
+            usual = {"n_types": None, "max_types": MAX_TYPES, "covariance": COVARIANCE}
         for name, value in usual.items():
             if getattr(self, name) != value:
                 other = "gmm" if self.method == "hdbscan" else "hdbscan"

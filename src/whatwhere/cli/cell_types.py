@@ -106,8 +106,8 @@ def _show(found: RunTypes) -> None:
     for row in found.stability.refits.to_dict("records"):
         console.out.print(
             f"refit with seed {row['seed']}: adjusted Rand index {row['ari']:.3f} over {row['n_neurons']:,} neurons;"
-            f" {row['n_types']} types by itself; feature maps match with correlation {row['map_correlation']:.3f}, types"
-            f" with similarity {row['centre_similarity']:.3f}"
+            f" {row['n_types']} types by itself; feature maps match with correlation {row['map_correlation']:.3f},"
+            f" types with similarity {row['centre_similarity']:.3f}"
         )
     if found.stability.n_types is not None:
         console.out.print(f"fits agree best in {found.stability.n_types} types")

@@ -49,18 +49,18 @@ def report_types(results: GridResults) -> Report:
     counts = ["n_found", "n_true", "n_hdbscan"]
     table = results.done[list(columns)].astype(dict.fromkeys(counts, int)).rename(columns=columns)
     text = (
-        "Barcodes are the feature weights, each times its map's signal; neurons whose barcodes are alike are a type. The"
-        " number of types is that with the lowest BIC of a mixture of Gaussians.",
-        "ARI: the adjusted Rand index between true types and those found, 1 where they are the same, 0 by chance. Types'"
-        " overlap: similarity, up to shift and sign, of the means of the two types that are most alike. Right type: the"
-        " share of neurons whose largest weight is their type's kernel, as in Figure 4.",
+        "Barcodes are the feature weights, each times its map's signal; neurons whose barcodes are alike are a type."
+        " The number of types is that with the lowest BIC of a mixture of Gaussians.",
+        "ARI: the adjusted Rand index between true types and those found, 1 where they are the same, 0 by chance."
+        " Types' overlap: similarity, up to shift and sign, of the means of the two types that are most alike. Right"
+        " type: the share of neurons whose largest weight is their type's kernel, as in Figure 4.",
         "Populations are Figure 4's: neurons of some types, in equal numbers, at random places. In those more alike the"
-        " smaller type's variances are 0.7, 0.8 or 0.9 of the larger one's, in Figure 4 they are 0.6. With eight kernels"
-        " the network is not told how many types there are.",
+        " smaller type's variances are 0.7, 0.8 or 0.9 of the larger one's, in Figure 4 they are 0.6. With eight"
+        " kernels the network is not told how many types there are.",
     )
     caption = (
-        f"A: {_sizes(results)} of each type, by the number of images. B: at {results.done['n_images'].max():,} images, by"
-        " how alike the two types are that are most alike. C: number of types found, dotted lines the truth. Medians"
+        f"A: {_sizes(results)} of each type, by the number of images. B: at {results.done['n_images'].max():,} images,"
+        " by how alike the two types are that are most alike. C: number of types found, dotted lines the truth. Medians"
         " over seeds, bars the range."
     )
     options = results.asked
