@@ -38,7 +38,7 @@ class TypeOptions:
     n_types: Count | None = None
     max_types: Count = MAX_TYPES
     covariance: Literal["full", "tied", "diag", "spherical"] = COVARIANCE
-    floor: Positive = 0.1
+    floor: Positive = 0.06
     min_size: Annotated[int, Field(ge=2)] = MIN_SIZE
     explained: Annotated[float, Field(gt=0, le=1)] = 0.95
     max_components: Count = 10

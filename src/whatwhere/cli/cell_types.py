@@ -19,13 +19,15 @@ from whatwhere.plain_options import make_options
 
 def types(
     run: Annotated[Path, typer.Argument(help="A run's folder, or its model.safetensors.")],
-    recording: Annotated[
-        Path | None, typer.Option(help="What the run was fitted to; needed for --refits and --metric signal.")
-    ] = None,
+    recording: Annotated[Path | None, typer.Option(help="What the run was fitted to; needed for --refits.")] = None,
     method: Annotated[str, typer.Option(help="gmm, a mixture of Gaussians, or hdbscan.")] = "gmm",
     metric: Annotated[
-        str, typer.Option(help="weights: barcodes are compared weight by weight; signal: by what neurons would answer.")
-    ] = "weights",
+        str | None,
+        typer.Option(
+            help="signal: barcodes are compared by what neurons would answer, the default where a recording is given;"
+            " weights: weight by weight."
+        ),
+    ] = None,
     n_types: Annotated[
         int | None, typer.Option("--n-types", help="gmm: so many types; by the BIC if not given.")
     ] = None,
@@ -56,7 +58,8 @@ def types(
     """
     given = {"n_types": n_types, "max_types": max_types, "covariance": covariance, "min_size": min_size}
     chosen = {name: value for name, value in given.items() if value is not None}
-    options = make_options(TypeOptions, {"method": method, "metric": metric, "seed": seed, **chosen})
+    usual_metric = "weights" if recording is None else "signal"
+    options = make_options(TypeOptions, {"method": method, "metric": metric or usual_metric, "seed": seed, **chosen})
     if recording is None:
         for name, value in {"nonfinite": nonfinite, "format": format}.items():
             if value is not None:
