@@ -73,7 +73,7 @@ def test_types_are_written_shown_and_drawn(run: Callable[..., Outcome], folder: 
     assert code == 4
     assert "run holds types already: use --overwrite to replace them (refits stay), or another folder" in err
     assert run("run", "--overwrite", "--n-types", "2")[0] == 0
-    assert json.loads((folder / "run" / "types.json").read_text())["n_types"] == 2
+    assert json.loads((folder / "run" / "types.json").read_text())["options"]["n_types"] == 2
 
 
 def test_a_new_fit_removes_the_types_of_the_old_one(
