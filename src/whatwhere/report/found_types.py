@@ -156,24 +156,21 @@ def _draw_agreement(axes: Axes, curve: pd.DataFrame) -> None:
 
 
 def type_confidence(types: CellTypes) -> Figure:
-    """How sure each neuron's type is: for each type the share of its neurons that are less sure than so much.
+    """How sure each neuron's type is: a dot for each neuron, a row for each type, in it the least sure first.
 
-    A line that stays low until 1 is a type whose neurons are all sure. Raises `InputError` where no neuron has a type.
+    Raises `InputError` where no neuron has a type.
     """
     if not types.n_types:
         raise InputError("no neuron has a type: there is no confidence to draw.")
-    figure = new_figure(0.62 * WIDTH, 2.8)
+    figure = new_figure(0.62 * WIDTH, float(np.clip(1.0 + 0.35 * types.n_types, 1.8, 5.5)))
     axes = figure.add_subplot()
     for number, count in enumerate(types.counts):
         values = np.sort(types.confidence[types.labels == number])
-        x, y = np.concatenate([[0.0], values, [1.0]]), np.concatenate([[0.0], np.arange(1, count + 1) / count, [1.0]])
-        style = "-" if number < len(COLOURS) else "--"
-        axes.step(
-            x, y, style, where="post", color=COLOURS[number % len(COLOURS)], linewidth=1.3, label=f"type {number}"
-        )
+        rows = number - 0.35 + 0.7 * (np.arange(count) + 0.5) / count
+        axes.scatter(values, rows, s=8, linewidths=0, **type_look(number), clip_on=False)
+    names = [f"{number} ({count:,})" for number, count in enumerate(types.counts)]
+    axes.set_yticks(range(types.n_types), names)
+    axes.set_ylim(types.n_types - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
-    axes.set_ylim(-0.02, 1.05)
-    dress(axes, x="confidence", y="share of neurons up to this")
-    if types.n_types <= MOST_IN_LEGEND:
-        figure.legend(loc="outside right upper", fontsize=SMALL, frameon=False)
+    dress(axes, x="confidence", y="type (neurons)")
     return figure
