@@ -8,7 +8,10 @@ from pydantic.dataclasses import dataclass
 from whatwhere.config import Count, Positive
 from whatwhere.plain_options import with_own_errors
 
-MAX_TYPES, MIN_SIZE, COVARIANCE = 12, 5, "full"
+Covariance = Literal["full", "tied", "diag", "spherical"]
+
+MAX_TYPES, MIN_SIZE = 12, 5
+COVARIANCE: Covariance = "full"
 
 
 @with_own_errors
@@ -37,7 +40,7 @@ class TypeOptions:
     metric: Literal["weights", "signal"] = "weights"
     n_types: Count | None = None
     max_types: Count = MAX_TYPES
-    covariance: Literal["full", "tied", "diag", "spherical"] = COVARIANCE
+    covariance: Covariance = COVARIANCE
     floor: Positive = 0.06
     min_size: Annotated[int, Field(ge=2)] = MIN_SIZE
     explained: Annotated[float, Field(gt=0, le=1)] = 0.95

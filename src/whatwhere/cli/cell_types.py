@@ -102,8 +102,8 @@ def _show(found: RunTypes) -> None:
         table.add_row(str(number), f"{count:,}", f"{confidence:.3f}")
     console.out.print(table)
     if len(types.bic):
-        best = types.bic.loc[types.bic["bic"].idxmin()]
-        console.out.print(f"BIC: lowest at {int(best['n_types'])} of 1 to {int(types.bic['n_types'].max())} types")
+        numbers = types.bic["n_types"].to_numpy()
+        console.out.print(f"BIC: lowest at {numbers[types.bic['bic'].argmin()]} of 1 to {numbers.max()} types")
     if found.stability is None:
         return
     for row in found.stability.refits.to_dict("records"):

@@ -1,6 +1,7 @@
 """Types found in simulations: adjusted Rand index by number of images and by likeness, and the number that is found."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -113,9 +114,10 @@ def _draw_likeness(axes: Axes, done: pd.DataFrame, models: Sequence[str]) -> Non
         middle = float(np.median(values))
         bars = [[middle - values.min()], [values.max() - middle]]
         overlap = float(rows["kernel_overlap"].median())
-        hollow = {} if KINDS[name].is_told else {"markerfacecolor": "white"}
+        hollow: dict[str, Any] = {} if KINDS[name].is_told else {"markerfacecolor": "white"}
         axes.errorbar(
-            *(overlap, middle),
+            overlap,
+            middle,
             bars if len(values) > 1 else None,
             markersize=5,
             elinewidth=0.7,

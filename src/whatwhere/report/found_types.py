@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from whatwhere.celltypes import CellTypes, RunTypes, Stability
@@ -79,13 +79,21 @@ def _draw_map(axes: Axes, places: np.ndarray, labels: np.ndarray) -> None:
     noise = (labels < 0) & np.isfinite(places[:, 0])
     if noise.any():
         axes.scatter(
-            *places[noise].T, s=size, marker="x", color="0.6", linewidths=0.6, label=f"no type ({noise.sum():,})"
+            places[noise, 0],
+            places[noise, 1],
+            s=size,
+            marker="x",
+            color="0.6",
+            linewidths=0.6,
+            label=f"no type ({noise.sum():,})",
         )
     for number in range(int(labels.max(initial=-1)) + 1):
         of_type = labels == number
         look = type_look(number)
         label = f"type {number} ({of_type.sum():,})"
-        axes.scatter(*places[of_type].T, s=size, linewidths=0.2, edgecolors="white", label=label, **look)
+        axes.scatter(
+            places[of_type, 0], places[of_type, 1], s=size, linewidths=0.2, edgecolors="white", label=label, **look
+        )
 
 
 def type_barcodes(types: CellTypes) -> Figure:
@@ -101,7 +109,7 @@ def type_barcodes(types: CellTypes) -> Figure:
     width = float(np.clip(3.0 + 0.2 * types.barcodes.shape[1], 3.6, WIDTH))
     figure = new_figure(width, float(np.clip(1.4 + 0.03 * len(shown), 2.4, 5.5)))
     names = [f"{number} ({count:,})" for number, count in enumerate(types.counts)]
-    part = figure.subfigures(1, 1)
+    part: SubFigure = figure.add_subfigure(figure.add_gridspec(1, 1)[0])
     label = "type (neurons)" if every == 1 else f"type (neurons); 1 of {every} drawn"
     draw_weights(
         part, types.barcodes[shown], types.labels[shown], names, feature="feature map", neurons=label, bar="barcode"
