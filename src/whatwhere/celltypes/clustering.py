@@ -9,7 +9,6 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from sklearn.cluster import HDBSCAN
-from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
@@ -29,14 +28,17 @@ class Clusters(NamedTuple):
 def principal_components(codes: np.ndarray, n: int) -> np.ndarray:
     """The first n principal components of codes (n_neurons, n_features): (n_neurons, n), zeros where there are fewer.
 
+    Each with the sign that makes its largest loading positive. Equal codes, of which scikit-learn warns, are all at 0.
+
     >>> principal_components(np.array([[1.0, 0.0], [0.0, 1.0]]), 3).round(3)
     array([[ 0.707,  0.   ,  0.   ],
            [-0.707,  0.   ,  0.   ]])
     """
     found = np.zeros((len(codes), n))
-    possible = min(n, *codes.shape)
-    if possible and len(codes) > 1:
-        found[:, :possible] = PCA(possible, svd_solver="full").fit_transform(codes)
+    values, scales, axes = np.linalg.svd(codes - codes.mean(0), full_matrices=False)
+    largest = np.take_along_axis(axes, np.abs(axes).argmax(1)[:, None], axis=1)[:, 0]
+    possible = min(n, len(scales))
+    found[:, :possible] = (values * scales * np.sign(largest))[:, :possible]
     return found
 
 
@@ -88,6 +90,8 @@ def density_clusters(points: np.ndarray, min_size: int, floor: float) -> Cluster
     nothing = Clusters(np.full(len(points), -1), np.zeros(len(points)))
     if len(points) < min_size:
         return nothing
+    if n_distinct(points) == 1:
+        return Clusters(np.zeros(len(points), int), np.ones(len(points)))
     for alone in (False, True):
         found = HDBSCAN(min_cluster_size=min_size, allow_single_cluster=alone, copy=True).fit(points)
         if (found.labels_ >= 0).any():
