@@ -116,7 +116,7 @@ def test_few_neurons_and_many_features(n_neurons: int, n_features: int) -> None:
     found = find_types(codes / np.linalg.norm(codes, axis=1, keepdims=True))
     assert 1 <= found.n_types <= n_neurons
     assert (found.tsne is None) == (n_neurons < 5)
-    assert reduced(codes, TypeOptions()).shape[1] <= max(1, n_neurons // 10)
+    assert reduced(codes, TypeOptions()).shape[1] <= max(2, n_neurons // 10)
 
 
 def test_components_explain_as_much_as_asked() -> None:
@@ -185,7 +185,7 @@ def test_agreement_knows_no_names_and_leaves_out_who_has_no_type() -> None:
         agreement([0, 1], [0, 1, 2])
 
 
-def refitted(codes: np.ndarray, seed: int, noise: float = 0.03) -> tuple[np.ndarray, MatchedMaps]:
+def refitted(codes: np.ndarray, seed: int, noise: float = 0.1) -> tuple[np.ndarray, MatchedMaps]:
     """The barcodes as another fit might have them: maps permuted and turned over, a little noise."""
     rng = np.random.default_rng(seed)
     order, signs = rng.permutation(codes.shape[1]), rng.choice([-1.0, 1.0], codes.shape[1])
@@ -202,9 +202,9 @@ def test_types_that_return_are_stable_and_their_number_is_found(method: str) -> 
     stability = stability_of(found, [codes for codes, _ in again], [1, 2], [maps for _, maps in again])
     assert list(stability.refits["seed"]) == [1, 2]
     assert (stability.refits["n_types"] == 3).all()
-    assert (stability.refits["ari"] > 0.99).all()
-    assert (stability.refits["n_neurons"] > 105).all()
-    assert (stability.refits["centre_similarity"] > 0.99).all()
+    assert (stability.refits["ari"] > 0.97).all()
+    assert (stability.refits["n_neurons"] > 60).all()
+    assert (stability.refits["centre_similarity"] > 0.98).all()
     np.testing.assert_allclose(stability.refits["map_correlation"], 0.9)
     if method == "hdbscan":
         assert stability.curve.empty
@@ -212,7 +212,7 @@ def test_types_that_return_are_stable_and_their_number_is_found(method: str) -> 
         return
     curve = stability.curve.set_index("n_types")
     assert stability.n_types == 3
-    assert curve.loc[3, "ari"] > 0.99
+    assert curve.loc[3, "ari"] > 0.97
     assert (curve.loc[[5, 8], "ari"] < 0.9).all()
     assert (curve["low"] <= curve["ari"]).all()
     assert (curve["ari"] <= curve["high"]).all()

@@ -44,7 +44,7 @@ def principal_components(codes: np.ndarray, n: int) -> np.ndarray:
 
 def reduced(codes: np.ndarray, options: TypeOptions) -> np.ndarray:
     """The principal components of codes (n_neurons, n_features) that are clustered, see `TypeOptions`."""
-    most = min(options.max_components, max(1, len(codes) // _NEURONS_PER_COMPONENT), codes.shape[1])
+    most = min(options.max_components, max(2, len(codes) // _NEURONS_PER_COMPONENT), codes.shape[1])
     components = principal_components(codes, min(codes.shape))
     shares = np.cumsum(components.var(0)) / max(components.var(0).sum(), np.finfo(float).tiny)
     enough = 1 + int(np.searchsorted(shares, options.explained - 1e-12))

@@ -29,7 +29,7 @@ class TypeOptions:
       standard deviation along any axis; clusters of HDBSCAN that come nearer to each other are one
     - `min_size`: neurons in the smallest cluster of HDBSCAN
     - `explained`: share of the barcodes' variance that the principal components have on which neurons are clustered;
-      never more components than `max_components`, or than a tenth of the neurons
+      never more components than `max_components`, or than a tenth of the neurons (or two)
     - `perplexity` of the t-SNE map, at most a third of the neurons
     - `seed` of the mixture's starts and of t-SNE; `n_starts`: of each mixture, the best is kept
 
