@@ -47,7 +47,7 @@ def test_presets_are_the_grids_that_were_published() -> None:
     assert searched(FIG3.presets["paper"].options, 64) == sorted(PAPER_STRENGTHS, reverse=True)
     assert {point.n_neurons for point in FIG1.points(FIG1.grid("quick", models=["one"]))} == {1}
     assert FIG4.points(FIG4.grid("quick", models=["three-types"], neurons=[7]))[0].n_neurons == 21
-    assert list(EXPERIMENTS) == ["fig1", "fig3", "fig4", "fig5b", "fig5c", "fig5d", "fig5e", "scale"]
+    assert list(EXPERIMENTS) == ["fig1", "fig3", "fig4", "fig5b", "fig5c", "fig5d", "fig5e", "scale", "types"]
 
 
 def test_a_part_of_a_grid_has_each_point_once() -> None:

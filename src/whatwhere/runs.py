@@ -41,6 +41,8 @@ from whatwhere.tracking import (
 METRICS_FILE, NEURONS_FILE, CANDIDATES_FILE = "metrics.json", "scores.csv", "candidates.csv"
 PARTS = ("test", "training")
 TIMING_FILE, DIFFERENCES_FILE = "timing.json", "differences.csv"
+TYPES_FILE, TYPES_TABLE = "types.json", "types.csv"
+TYPES_FIGURES = ("types-map.png", "types-barcodes.png", "types-choice.png", "types-confidence.png")
 COMPARISON_FILES = (
     *("results.csv", "neurons.csv", "curve.csv", "extrapolation.csv"),
     *("scatter.png", "learning_curve.png"),
@@ -106,7 +108,7 @@ def _clear(folder: Path) -> None:
     is_comparison = (folder / DIFFERENCES_FILE).exists() or any(map(is_run, parts))
     for part in parts:
         _clear(part)
-    for name in (*_OURS, *COMPARISON_FILES * is_comparison):
+    for name in (*_OURS, TYPES_FILE, TYPES_TABLE, *TYPES_FIGURES, *COMPARISON_FILES * is_comparison):
         (folder / name).unlink(missing_ok=True)
     remove_checkpoints(folder)
     remove_events(folder / TENSORBOARD)

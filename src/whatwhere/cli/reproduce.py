@@ -25,7 +25,7 @@ def reproduce(
     ] = "quick",
     models: Annotated[str | None, typer.Option(help="Names with commas between; all if not given.")] = None,
     neurons: Annotated[
-        str | None, typer.Option(help="Numbers of neurons with commas between (fig4: of each type).")
+        str | None, typer.Option(help="Numbers of neurons with commas between (fig4, types: of each type).")
     ] = None,
     images: Annotated[
         str | None, typer.Option(help="Numbers of images, training and validation, with commas between.")
@@ -56,6 +56,7 @@ def reproduce(
     fig1: what sharing one model is worth. fig3: FEV by model, neurons and images. fig4: cell types found. fig5b: units
     of VGG-19, by readout, neurons and images; fig5c, fig5d: their types and places, of one fit that fig5b's folder may
     hold already; fig5e: more and more types; scale: time and memory for thousands of neurons and images on disk.
+    types: types that barcodes fall into beside the true ones.
     table1: models of visual cortex compared on recordings. Every point is kept as it is done, so Ctrl-C loses only
     those under way; go on with --resume.
     """

@@ -31,6 +31,7 @@ from whatwhere.cli.arguments import (
     end,
     load_recording,
 )
+from whatwhere.cli.cell_types import types
 from whatwhere.cli.data import Format, data
 from whatwhere.cli.grids import numbers
 from whatwhere.cli.insilico import insilico
@@ -254,6 +255,7 @@ def demo(
 
 app.command("fit-shared", epilog=options_help())(fit_shared)
 app.command(epilog=options_help())(transfer)
+app.command()(types)
 app.command()(search)
 app.command()(simulate)
 app.command()(reproduce)

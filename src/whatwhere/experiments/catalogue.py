@@ -1,5 +1,6 @@
 """Every experiment by its name."""
 
+from whatwhere.experiments.cell_types import TYPES
 from whatwhere.experiments.experiment import Experiment
 from whatwhere.experiments.fig1 import FIG1
 from whatwhere.experiments.fig3 import FIG3
@@ -8,5 +9,5 @@ from whatwhere.experiments.fig5 import FIG5B, FIG5C, FIG5D, FIG5E
 from whatwhere.experiments.scale import SCALE
 
 EXPERIMENTS: dict[str, Experiment] = {
-    experiment.name: experiment for experiment in (FIG1, FIG3, FIG4, FIG5B, FIG5C, FIG5D, FIG5E, SCALE)
+    experiment.name: experiment for experiment in (FIG1, FIG3, FIG4, FIG5B, FIG5C, FIG5D, FIG5E, SCALE, TYPES)
 }

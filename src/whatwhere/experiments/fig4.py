@@ -14,6 +14,7 @@ from whatwhere.experiments.fig3 import scored, test_images
 from whatwhere.experiments.networks import PathFit, fit_path
 from whatwhere.experiments.points import Outcome, Point
 from whatwhere.presets import preset_options
+from whatwhere.recording import Recording
 from whatwhere.simulation import (
     LinearPopulation,
     kernel_correlation,
@@ -70,6 +71,16 @@ def solve(options: Fig4Options, point: Point) -> Outcome:
     of some neurons, `found` locations (n_neurons, 2) in pixels of the image, and `types` (n_neurons,).
     """
     factors = TYPES[point.model]
+    recording, population = simulated(options, factors, point)
+    start = time.perf_counter()
+    fit = fit_kernels(options, recording, len(factors), point.seed)
+    took = time.perf_counter() - start
+    measured, arrays = recovered(fit, population)
+    return outcome(options, fit, recording, took, measured, arrays)
+
+
+def simulated(options: Fig4Options, factors: tuple[float, ...], point: Point) -> tuple[Recording, LinearPopulation]:
+    """The recording of a point whose types have these size factors, and its population."""
     population = simulate_population(
         point.n_neurons,
         size_factors=factors,
@@ -78,11 +89,15 @@ def solve(options: Fig4Options, point: Point) -> Outcome:
         n_channels=options.n_channels,
         seed=point.seed,
     )
-    recording = simulate(population, point.n_images, n_test_images=options.n_test_images, seed=point.seed)
+    return simulate(population, point.n_images, n_test_images=options.n_test_images, seed=point.seed), population
+
+
+def fit_kernels(options: Fig4Options, recording: Recording, n_kernels: int, seed: int) -> PathFit:
+    """So many kernels, fitted as the options say."""
     base = preset_options("factorized", "simulation")
     network = replace(
         base,
-        core=replace(base.core, n_maps=len(factors)),
+        core=replace(base.core, n_maps=n_kernels),
         readout=replace(base.readout, start="types" if options.typed_start else "average"),
         training=replace(
             base.training,
@@ -93,16 +108,24 @@ def solve(options: Fig4Options, point: Point) -> Outcome:
         ),
     )
     path = [PenaltyOptions(mask_l1=options.mask_l1, feature_l1=options.feature_l1)]
-    start = time.perf_counter()
-    fit = fit_path(recording, network, path, seed=point.seed)
-    took = time.perf_counter() - start
-    measured, arrays = recovered(fit, population)
+    return fit_path(recording, network, path, seed=seed)
+
+
+def outcome(
+    options: Fig4Options,
+    fit: PathFit,
+    recording: Recording,
+    seconds: float,
+    measured: dict[str, float],
+    arrays: dict[str, np.ndarray],
+) -> Outcome:
+    """What came of a fit of `fit_kernels` that took so long."""
     return scored(
         fit.predict(test_images(recording)),
         recording,
-        took,
+        seconds,
         strength=options.mask_l1,
-        n_validation=len(recording.split(network.training.validation_fraction, point.seed)[1]),
+        n_validation=len(fit.prepared.data.validation_images),
         measured=measured,
         arrays=arrays,
     )

@@ -9,6 +9,7 @@ from whatwhere.report.calibration import reliability
 from whatwhere.report.figure1 import thought_experiment
 from whatwhere.report.figure3 import homogeneous_population
 from whatwhere.report.figure4 import cell_types
+from whatwhere.report.found_types import number_of_types, type_barcodes, type_confidence, type_map
 from whatwhere.report.insilico import field_grid, most_exciting_grid, orientation_tuning, size_curves
 from whatwhere.report.kernel_grid import kernels
 from whatwhere.report.learning_curve import learning_curve
@@ -30,6 +31,7 @@ __all__ = [
     "loss_against_time",
     "masks_on_visual_field",
     "most_exciting_grid",
+    "number_of_types",
     "orientation_tuning",
     "predicted_against_true",
     "reliability",
@@ -37,4 +39,7 @@ __all__ = [
     "score_scatter",
     "size_curves",
     "thought_experiment",
+    "type_barcodes",
+    "type_confidence",
+    "type_map",
 ]

@@ -85,11 +85,18 @@ def barcodes(feature_weights: Any, types: Any = None) -> Figure:
 
 
 def draw_weights(
-    part: SubFigure, weights: np.ndarray, types: np.ndarray, names: Sequence[str], *, feature: str, neurons: str
+    part: SubFigure,
+    weights: np.ndarray,
+    types: np.ndarray,
+    names: Sequence[str],
+    *,
+    feature: str,
+    neurons: str,
+    bar: str = "weight",
 ) -> None:
     """Every neuron's weights (n_neurons, n_features) as they are, in the order of `barcode_order`, types apart.
 
-    types: (n_neurons,), 0, 1, ...; names: of the types; feature, neurons: labels of the axes.
+    types: (n_neurons,), 0, 1, ...; names: of the types; feature, neurons, bar: labels of the axes and the colour bar.
     """
     axes = part.subplots()
     limit = symmetric_limit(weights)
@@ -101,10 +108,10 @@ def draw_weights(
     axes.set_xticks(range(weights.shape[1]), [str(number + 1) for number in range(weights.shape[1])])
     dress(axes, x=feature, y=neurons, frame=True)
     axes.set_yticks(ends - np.bincount(types) / 2, list(names))
-    bar = part.colorbar(image, ax=axes, pad=0.03, aspect=30)
-    dress_colour_bar(bar, "weight")
+    colours = part.colorbar(image, ax=axes, pad=0.03, aspect=30)
+    dress_colour_bar(colours, bar)
     if weights.min() >= 0:
-        bar.ax.set_ylim(0, limit)
+        colours.ax.set_ylim(0, limit)
 
 
 def _height(n_neurons: int) -> float:

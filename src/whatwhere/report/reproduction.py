@@ -16,6 +16,7 @@ from whatwhere.files import replacing
 from whatwhere.report import figure1 as one
 from whatwhere.report import figure3 as three
 from whatwhere.report.figure4 import cell_types
+from whatwhere.report.figure_types import report_types
 from whatwhere.report.page import Section, write_page
 from whatwhere.report.reproduction5 import report_fig5, report_fig5e
 from whatwhere.report.reproduction_parts import Report, calibrations, heading, listed
@@ -231,5 +232,6 @@ REPORTS: dict[str, Callable[[GridResults], Report]] = {
     "fig5": report_fig5,
     "fig5e": report_fig5e,
     "scale": report_scale,
+    "types": report_types,
 }
 """By the experiment's name."""
