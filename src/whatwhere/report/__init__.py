@@ -2,10 +2,17 @@
 
 Save one with `figure.savefig(path)`; a notebook shows it as the last line of a cell once `%matplotlib inline`
 is set.
+
+And the page that shows a fitted model whole: `whatwhere.report(model, recording, "report.html")`, see `explorer.report`.
 """
+
+import sys
+from types import ModuleType
+from typing import Any
 
 from whatwhere.report.barcode import barcodes
 from whatwhere.report.calibration import reliability
+from whatwhere.report.explorer import report, write_report
 from whatwhere.report.figure1 import thought_experiment
 from whatwhere.report.figure3 import homogeneous_population
 from whatwhere.report.figure4 import cell_types
@@ -29,7 +36,19 @@ __all__ = [
     "masks_on_visual_field",
     "predicted_against_true",
     "reliability",
+    "report",
     "score_distribution",
     "score_scatter",
     "thought_experiment",
+    "write_report",
 ]
+
+
+class _Callable(ModuleType):
+    """This module, which may be called: `whatwhere.report` names both it and what it is there for."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return report(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

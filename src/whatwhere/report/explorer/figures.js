@@ -252,7 +252,7 @@ function kernelFigure(k, text) {
 // The test images with the largest values, as small pictures.
 function drawImages(holder, i, which) {
   const found = responsesOf(i), values = found[which], pictures = state.run.held.thumbnails;
-  const shown = state.run.held.rows.length, n = Math.min(shown, pictures.count || shown);
+  const n = state.run.held.thumbnailCount;
   const order = Array.from({ length: n }, (_, k) => k).filter((k) => Number.isFinite(values[k]));
   order.sort((a, b) => values[b] - values[a]);
   holder.replaceChildren(...order.slice(0, 6).map((k) => {

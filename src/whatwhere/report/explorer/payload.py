@@ -200,6 +200,7 @@ def _held(held: HeldResponses, most: float) -> dict[str, Any]:
         "errors": packed(errors, "u1"),
         "errorLimits": packed(error_limits),
         "hasErrors": bool(np.isfinite(held.errors).any()),
+        "thumbnailCount": len(shown),
         "thumbnails": _pictures(held.thumbnails[shown]) if len(shown) else None,
     }
 
