@@ -190,6 +190,8 @@ def read_data(folder: Path, n_neurons: int) -> RunData | None:
 
 
 def _read_held(path: Path, n_neurons: int) -> HeldResponses:
+    if not zipfile.is_zipfile(path):  # numpy would leave it open
+        raise zipfile.BadZipFile("no whole .npz file")
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     held = HeldResponses(**{**arrays, "n_images": int(arrays["n_images"])})

@@ -99,6 +99,8 @@ def _arrays(path: Path, *names: str) -> list[np.ndarray] | None:
     if not path.exists():
         return None
     try:
+        if not zipfile.is_zipfile(path):  # numpy would leave it open
+            raise zipfile.BadZipFile("no whole .npz file")
         with np.load(path, allow_pickle=False) as file:
             return [np.asarray(file[name], np.float32) for name in names]
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:

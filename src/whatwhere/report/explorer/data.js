@@ -56,13 +56,13 @@ function columnsOf(run) {
   const numbers = (key, label, values, digits, isScore) => ({ key, label, values, digits, isScore, isText: false });
   const columns = run.groups.map((group, number) => {
     const index = unpack(group.index);
-    return { key: `group ${number}`, label: group.label, names: group.names, index, isText: true };
+    return { key: `group ${number}`, label: sentence(group.label), names: group.names, index, isText: true };
   });
   for (const [name, packed] of Object.entries(run.scores)) {
     columns.push(numbers(name, page.scoreLabels[name].label, unpack(packed), 3, true));
   }
   run.amounts.forEach((amount, number) => {
-    columns.push(numbers(`amount ${number}`, amount.label, unpack(amount.values), 2, false));
+    columns.push(numbers(`amount ${number}`, sentence(amount.label), unpack(amount.values), 2, false));
   });
   const locations = unpack(run.locations);
   if (locations) {

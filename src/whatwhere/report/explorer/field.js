@@ -1,6 +1,6 @@
 // The visual field: every neuron as a dot where it looks.
 
-const field = { places: null, box: null, base: null, colourOf: null, hovered: -1 };
+const field = { places: null, box: null, base: null, look: null, spread: false };
 
 function setUpField() {
   const canvas = byId("map");
@@ -128,6 +128,7 @@ function drawField() {
   context.fillStyle = GROUND;
   context.fillRect(field.box.left, 0, field.box.scale * width, field.box.height);
   const { look, legend } = lookOfDots(colourColumn()), radius = dotRadius();
+  field.look = look;
   context.lineWidth = 0.6;
   context.strokeStyle = "rgba(27,33,38,.38)";
   for (let i = 0; i < run.neurons.length; i++) {
@@ -157,7 +158,10 @@ function drawChosen() {
   drawMaskOnMap(context);
   const [row, column] = [field.places[2 * i], field.places[2 * i + 1]];
   if (Number.isFinite(row)) {
-    const radius = dotRadius() + 5;
+    const radius = dotRadius() + 5, [fill, shape] = field.look(i);
+    context.fillStyle = fill;
+    dot(context, toMapX(column), toMapY(row), dotRadius(), shape);
+    context.fill();
     for (const [colour, thick] of [["#fff", 4.5], [INK, 2]]) {
       context.strokeStyle = colour;
       context.lineWidth = thick;

@@ -89,7 +89,7 @@ function drawPosterior(canvas, i) {
   drawPiece(canvas, picture, spec, i, { outline: { inside, width: cell.width, height: cell.height } });
   const [entropy, region] = state.run.amounts.slice(0, 2).map((amount) => unpack(amount.values)[i]);
   const percent = Math.round(100 * spec.posterior.level);
-  return `Framed: the ${counted(region, "pixel")} that hold it with ${percent} % probability. `
+  return `Framed, ${counted(region, "pixel")}: where it is with ${percent} % probability. `
     + `Most probable pixel ${(100 * highest).toFixed(0)} %, uncertainty ${entropy.toFixed(2)} nats.`;
 }
 
@@ -209,7 +209,7 @@ function drawBarcode(canvas, i) {
   const low = Math.min(0, ...values) < 0 ? -most : 0, high = Math.max(0, ...values) > 0 || low === 0 ? most : 0;
   const { toY, box } = axes(context, width, height, {
     x: [-0.5, n - 0.5], y: [low, high], xName: "feature", yName: "weight",
-    xTicks: ticks(0, n - 1, Math.min(n, 8)).filter((one) => Number.isInteger(one)),
+    xTicks: ticks(0, n - 1, Math.min(n, 8)).filter((one) => Number.isInteger(one)), yTicks: ticks(low, high, 4),
   });
   const step = (box.right - box.left) / n, thick = Math.max(1, Math.min(26, step * 0.72));
   values.forEach((one, k) => {
@@ -220,7 +220,7 @@ function drawBarcode(canvas, i) {
   context.strokeStyle = SOFT;
   line(context, box.left, toY(0), box.right, toY(0));
   const order = strongest(values, 1);
-  const which = state.run.kernelsAreFeatures ? "the kernels shown beside" : "the maps that the core's last layer gives";
+  const which = state.run.kernelsAreFeatures ? "the kernels below" : "the maps that the core's last layer gives";
   return limit === 0 ? "All weights are zero."
     : `What it computes: its weight for each of ${counted(n, "feature")}, ${which}. Largest: feature ${order[0]}.`;
 }

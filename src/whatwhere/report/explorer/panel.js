@@ -22,8 +22,8 @@ function buildPanel() {
   const pieces = [["Mask", run.masks, drawMask], ["Location posterior", run.masks && run.masks.posterior, drawPosterior],
     [sentence(run.fieldName), run.field, drawFieldOf], ["Most exciting image", run.exciting, drawExciting]]
     .filter(([, there]) => there);
-  for (const [title, , draw] of pieces) add(title, pieces.length === 1 || pieces.length === 2 ? "" : "third", draw);
-  if (run.held) setUpScatter(add("Predicted against observed", run.barcode ? "" : "two-thirds", drawScatter));
+  for (const [title, , draw] of pieces) add(title, ["", "", "third", "quarter"][pieces.length - 1], draw);
+  if (run.held) setUpScatter(add("Predicted against observed", run.barcode || pieces.length === 1 ? "" : "full", drawScatter));
   if (run.barcode) {
     const part = add("Barcode", run.held ? "" : "full", drawBarcode);
     if (run.kernelsAreFeatures) addRow(part, "Kernels of the features it weighs most", (holder, i) => drawFeatures(holder, i));

@@ -15,7 +15,7 @@ MOST_BYTES = 15 * 2**20
 """Of pictures and responses of all neurons and runs, before they are compressed and written as text."""
 _SHARES = {"masks": 0.24, "field": 0.28, "held": 0.36, "exciting": 0.12}
 _MOST_POINTS = 1000  # predicted against observed, of a neuron
-_MOST_TYPES = 40  # distinct values of a column that can be told apart
+_MOST_KINDS, _MOST_NUMBERS = 40, 12  # distinct texts and whole numbers of a column that stand for kinds
 _MOST_CHECKS = 400  # of a curve of losses
 
 
@@ -70,16 +70,28 @@ def _scores(run: ExploredRun) -> dict[str, Any]:
 def _groups(run: ExploredRun) -> list[dict[str, Any]]:
     """Columns that sort neurons into kinds: types found, and text or few whole numbers of the recording's own."""
     found = [] if run.types is None else [_group("type", run.types["type"])]
-    for name, column in run.metadata.items():
-        if found and str(name) == "type":
-            name = "type (recording)"
-        if column.nunique() > _MOST_TYPES or column.isna().all():
-            continue
-        if not pd.api.types.is_numeric_dtype(column):
-            found.append(_group(str(name), column))
-        elif column.nunique() <= 12 and bool((column.dropna() % 1 == 0).all()):
-            found.append(_group(str(name), column.map(lambda value: None if pd.isna(value) else f"{value:.0f}")))
+    for name, column in _own_columns(run.metadata):
+        label = f"{name} (recording)" if found and name == "type" else name
+        if not _is_number(column) and column.nunique() <= _MOST_KINDS:
+            found.append(_group(label, column))
+        elif _is_number(column) and _has_few_numbers(column):
+            found.append(_group(label, column.map(lambda value: None if pd.isna(value) else f"{value:.0f}")))
     return found
+
+
+def _own_columns(metadata: pd.DataFrame) -> list[tuple[str, Any]]:
+    """The recording's own columns but for those that are empty, and places, which the model's stand for."""
+    columns = [(str(name), column) for name, column in metadata.items()]
+    return [(name, column) for name, column in columns if name not in ("row", "column") and column.notna().any()]
+
+
+def _is_number(column: Any) -> bool:
+    return pd.api.types.is_numeric_dtype(column)
+
+
+def _has_few_numbers(column: Any) -> bool:
+    """Whether these are whole numbers, few enough to stand for kinds."""
+    return column.nunique() <= _MOST_NUMBERS and bool((column.dropna() % 1 == 0).all())
 
 
 def _group(label: str, column: Any) -> dict[str, Any]:
@@ -97,15 +109,12 @@ def _amounts(run: ExploredRun) -> list[dict[str, Any]]:
         found.append((f"{percent} region (pixels)", run.posterior.region_pixels))
     if run.types is not None and run.types["confidence"].notna().any():
         found.append(("type confidence", run.types["confidence"]))
-    for name, column in run.metadata.items():
-        is_group = column.nunique() <= 12 and bool((column.dropna() % 1 == 0).all()) if _is_number(column) else True
-        if _is_number(column) and not is_group and name not in ("row", "column"):
-            found.append((str(name), column))
+    found += [
+        (name, column)
+        for name, column in _own_columns(run.metadata)
+        if _is_number(column) and not _has_few_numbers(column)
+    ]
     return [{"label": label, "values": packed(np.asarray(values, float))} for label, values in found]
-
-
-def _is_number(column: Any) -> bool:
-    return pd.api.types.is_numeric_dtype(column)
 
 
 def _signed(cropped: Cropped, most: float) -> dict[str, Any]:

@@ -30,13 +30,12 @@ function setUpTable() {
 function buildTable() {
   const run = state.run, grid = byId("table");
   table.columns = columnsOf(run);
-  const widths = ["minmax(96px, 1.2fr)", ...table.columns.map((column) => (column.isText ? "minmax(84px, 1fr)" : "minmax(92px, 1fr)"))];
-  table.template = widths.join(" ");
+  table.template = ["118px", ...table.columns.map((column) => (column.isText ? "112px" : "116px"))].join(" ");
   if (!table.columns.some((column) => column.key === table.key)) {
     table.key = mainScore(run);
     table.descending = true;
   }
-  table.head = make("div", { role: "row", class: "head", "aria-rowindex": "1" }, headerCell("name", "Neuron", true),
+  table.head = make("div", { role: "row", "aria-rowindex": "1" }, headerCell("name", "Neuron", true),
     ...table.columns.map((column) => headerCell(column.key, column.label, column.isText)));
   table.head.style.gridTemplateColumns = table.template;
   table.body = make("div", { class: "body", role: "rowgroup" });
