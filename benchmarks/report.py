@@ -40,7 +40,7 @@ def _run(
     return ExploredRun(
         name="simulated",
         model="posterior",
-        neurons=tuple(f"neuron {number}" for number in range(n_neurons)),
+        neurons=tuple(f"cell {number}" for number in range(n_neurons)),
         image_shape=(1, HEIGHT, WIDTH),
         locations=locations,
         masks=masks,

@@ -5,7 +5,7 @@ import numpy as np
 from whatwhere.exploration.explored import Cropped
 from whatwhere.run_data import shrunken
 
-MOST_SIDE = 32
+MOST_SIDE = 64
 """Values on a side of what is cut out; larger pieces are averaged over squares of pixels."""
 _LEAST_SIDE = 7
 _FAINT = 0.05  # of a neuron's largest magnitude: fainter pixels need not be seen
