@@ -57,7 +57,13 @@ def _run(
         metadata=pd.DataFrame({"depth": rng.uniform(100, 500, n_neurons)}),
         held=_held(rng, n_neurons),
         history=pd.DataFrame(
-            {"candidate": 0, "step": steps, "learning_rate": 1e-3, "training_loss": loss, "validation_loss": loss + 0.05}
+            {
+                "candidate": 0,
+                "step": steps,
+                "learning_rate": 1e-3,
+                "training_loss": loss,
+                "validation_loss": loss + 0.05,
+            }
         ),
         facts={},
         attention=("Everything here is drawn at random.",),
@@ -78,7 +84,9 @@ def _masks(rng: np.random.Generator, n_neurons: int, edges: np.ndarray) -> tuple
     values *= 1 + 0.2 * rng.normal(size=values.shape).astype(np.float32)
     sums = values.sum((1, 2, 3), keepdims=True)
     probability, region = Cropped(values / sums, edges), values > 0.2
-    return Cropped(values, edges), Posterior(probability, region, region.sum((1, 2, 3)), rng.uniform(0, 4, n_neurons), 0.9)
+    return Cropped(values, edges), Posterior(
+        probability, region, region.sum((1, 2, 3)), rng.uniform(0, 4, n_neurons), 0.9
+    )
 
 
 def _held(rng: np.random.Generator, n_neurons: int) -> HeldResponses:

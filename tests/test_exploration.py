@@ -115,7 +115,9 @@ def test_runs_are_paired_by_identifier(folder: Path, tmp_path: Path) -> None:
     part = recording().select_neurons([3, 1])
     runs.fit_run(ww.Ridge(strengths=[1.0]), part, tmp_path / "some")
     found = explore_runs([folder / "ridge", tmp_path / "some"])
-    first, other = (pd.read_csv(path / "scores.csv", index_col="neuron") for path in (folder / "ridge", tmp_path / "some"))
+    first, other = (
+        pd.read_csv(path / "scores.csv", index_col="neuron") for path in (folder / "ridge", tmp_path / "some")
+    )
     difference = next(one for one in found.differences if one.score == "correlation")
     common = list(other.index)
     assert difference.n == 2
@@ -151,9 +153,9 @@ def test_a_run_that_keeps_nothing_takes_the_recording(folder: Path, tmp_path: Pa
 def test_types_fields_and_images_of_other_analyses_are_read(folder: Path, tmp_path: Path, rng) -> None:
     model = ww.load_model(folder / "factorized")
     model.save(tmp_path)
-    pd.DataFrame({"neuron": ["n1", "n3", "n5", "n7"], "type": ["a", "b", "a", "c"], "confidence": [0.1, 0.2, 0.3, 0.4]}).to_csv(
-        tmp_path / "types.csv", index=False
-    )
+    pd.DataFrame(
+        {"neuron": ["n1", "n3", "n5", "n7"], "type": ["a", "b", "a", "c"], "confidence": [0.1, 0.2, 0.3, 0.4]}
+    ).to_csv(tmp_path / "types.csv", index=False)
     fields, corners = rng.normal(size=(4, 1, 5, 6)), np.array([[0, 0], [3, 4], [1, 1], [7, 11]])
     np.savez(tmp_path / "fields.npz", fields=fields, corners=corners)
     images = rng.normal(size=(4, 1, 12, 17))
@@ -173,8 +175,16 @@ def test_types_fields_and_images_of_other_analyses_are_read(folder: Path, tmp_pa
     [
         ("types.csv", "neuron,type\nn7,a\n", r"types.csv lacks 3 of the 4 neurons of the model, n5, n3, n1: write it"),
         ("types.csv", "cell,type\nn7,a\n", r"types.csv cannot be read .*expected columns neuron, type and confidence"),
-        ("fields.npz", {"fields": np.zeros((3, 1, 5, 5)), "corners": np.zeros((3, 2))}, r"fields has shape \(3, 1, 5, 5\)"),
-        ("fields.npz", {"fields": np.zeros((4, 1, 5, 5))}, r"fields.npz cannot be read .*expected arrays fields, corners"),
+        (
+            "fields.npz",
+            {"fields": np.zeros((3, 1, 5, 5)), "corners": np.zeros((3, 2))},
+            r"fields has shape \(3, 1, 5, 5\)",
+        ),
+        (
+            "fields.npz",
+            {"fields": np.zeros((4, 1, 5, 5))},
+            r"fields.npz cannot be read .*expected arrays fields, corners",
+        ),
         ("most_exciting.npz", {"images": np.zeros((4, 1, 17, 12))}, r"expected \(4, 1, 12, 17\), an image of each"),
     ],
 )
@@ -219,7 +229,9 @@ def test_of_a_good_recording_nothing_is_said(rng: np.random.Generator) -> None:
     test = ww.HeldOut(rng.normal(size=(30, 4, 4)), rng.normal(size=(60, 2)), np.repeat(np.arange(30), 2))
     good = ww.Recording(rng.normal(size=(600, 4, 4)), rng.normal(size=(600, 2)), test=test)
     scores = pd.DataFrame({"explainable_variance": [0.4, 0.3], "constant_prediction": [False, False]})
-    assert attention({"recording": good.summary(), "notes": []}, "converged", ["a", "b"], scores, np.zeros((2, 2))) == ()
+    assert (
+        attention({"recording": good.summary(), "notes": []}, "converged", ["a", "b"], scores, np.zeros((2, 2))) == ()
+    )
 
 
 @pytest.mark.parametrize(

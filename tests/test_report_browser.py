@@ -57,7 +57,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "fields.npz", fields=rng.normal(size=(30, 1, 9, 9)), corners=np.full((30, 2), 5))
     np.savez(folder / "most_exciting.npz", images=rng.normal(size=(30, 1, HEIGHT, WIDTH)))
     types = [["on", "off", HOSTILE][number % 3] for number in range(30)]
-    pd.DataFrame({"neuron": given.neurons.index, "type": types, "confidence": 0.5}).to_csv(folder / "types.csv", index=False)
+    pd.DataFrame({"neuron": given.neurons.index, "type": types, "confidence": 0.5}).to_csv(
+        folder / "types.csv", index=False
+    )
     return folder
 
 
@@ -148,7 +150,7 @@ def test_a_click_on_the_map_shows_that_neuron(watched: Watched, run: Path) -> No
         labels = page.eval_on_selector_all("#figures canvas[role=img]", "all => all.map(one => one.ariaLabel)")
         assert sum(f"of neuron {name}" in label for label in labels) == 6
     times = page.evaluate("performance.getEntriesByName('choose').map(one => one.duration)")
-    print(f"from click to drawn panel: {max(times):.0f} ms")
+    print(f"from click to drawn panel: {max(times):.0f} ms")  # noqa: T201  # for pytest -s
     assert max(times) < MOST_MILLISECONDS
 
 

@@ -135,7 +135,9 @@ def test_codes_are_within_half_a_step(rng: np.random.Generator) -> None:
     values = rng.normal(size=(6, 40))
     values[2] = 0
     codes, limits = signed_bytes(values)
-    np.testing.assert_allclose((codes.astype(float) - 128) / 127 * limits[:, None], values, atol=limits.max() / 254 + 1e-6)
+    np.testing.assert_allclose(
+        (codes.astype(float) - 128) / 127 * limits[:, None], values, atol=limits.max() / 254 + 1e-6
+    )
     values[3, 4] = np.nan
     for most, kind, steps in ((10**6, "u2", 65534), (0, "u1", 254)):
         (found,), low, high, told = within_limits([values], most)
@@ -160,7 +162,7 @@ def test_a_report_from_python(run: Path, tmp_path: Path) -> None:
     both = data_of(path.read_text(encoding="utf-8"))
     assert [one["name"] for one in both["runs"]] == ["one", "two"]
     assert {one["mean"] for one in both["differences"] if one["n"]} == {0.0}
-    with pytest.raises(RunError, match="the folder .* does not exist: make it first"):
+    with pytest.raises(RunError, match=r"the folder .* does not exist: make it first"):
         ww.report(model, recording(), tmp_path / "no" / "report.html")
     with pytest.raises(RunError, match="is a folder: name a file in it"):
         ww.report(model, recording(), tmp_path)
@@ -207,7 +209,9 @@ def luminance(colour: str) -> float:
 def test_text_has_the_contrast_that_wcag_asks_for(run: Path) -> None:
     style = re.search(r"<style>(.*?)</style>", document(explore_runs([run])), re.DOTALL)[1]
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})[;\s]", style))
-    full = {name: f"#{''.join(2 * c for c in value[1:])}" if len(value) == 4 else value for name, value in colours.items()}
+    full = {
+        name: f"#{''.join(2 * c for c in value[1:])}" if len(value) == 4 else value for name, value in colours.items()
+    }
     pairs = [(text, ground) for text in ("ink", "soft", "accent") for ground in ("paper", "ground", "accent-ground")]
     for text, ground in [*pairs, ("warn", "warn-ground"), ("ink", "warn-ground")]:
         light, dark = sorted((luminance(full[text]), luminance(full[ground])), reverse=True)

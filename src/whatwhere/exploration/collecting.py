@@ -126,7 +126,7 @@ def _run(
     masks, posterior = where_parts(model)
     weights, kernels, same = feature_parts(model)
     field, field_name = (extras.fields, "linearised field") if extras.fields else (filters_of(model), "filter")
-    scores = None if table is None else table[[column for column in table if column in SCORES or "constant_" in column]]
+    scores = None if table is None else _scores_of(table)
     command = data.facts.get("command", "")
     return ExploredRun(
         name=name,
@@ -157,6 +157,11 @@ def _run(
         command=command or command_of(model, folder),
         command_is_exact=bool(command),
     )
+
+
+def _scores_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The scores, and which predictions and responses are constant, without identifiers and places."""
+    return table[[name for name in map(str, table.columns) if name in SCORES or name.startswith("constant_")]]
 
 
 def _absent(

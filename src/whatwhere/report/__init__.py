@@ -3,7 +3,8 @@
 Save one with `figure.savefig(path)`; a notebook shows it as the last line of a cell once `%matplotlib inline`
 is set.
 
-And the page that shows a fitted model whole: `whatwhere.report(model, recording, "report.html")`, see `explorer.report`.
+And the page that shows a fitted model whole: `whatwhere.report(model, recording, "report.html")`, which is
+`explorer.report`.
 """
 
 import sys

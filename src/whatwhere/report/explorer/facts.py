@@ -56,7 +56,11 @@ def recording_facts(explored: Explored) -> list[list[str]]:
 
 def facts_of(run: ExploredRun) -> list[list[Any]]:
     """Name and value of what a run was made with."""
-    found: list[list[Any]] = [["Model", run.model], ["Seed", str(run.seed)], ["Ended", _ENDED.get(run.stopped, run.stopped)]]
+    found: list[list[Any]] = [
+        ["Model", run.model],
+        ["Seed", str(run.seed)],
+        ["Ended", _ENDED.get(run.stopped, run.stopped)],
+    ]
     versions = run.facts.get("versions", {})
     if versions:
         found.append(["Versions", ", ".join(f"{name} {number}" for name, number in versions.items())])

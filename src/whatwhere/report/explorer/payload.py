@@ -70,8 +70,9 @@ def _scores(run: ExploredRun) -> dict[str, Any]:
 def _groups(run: ExploredRun) -> list[dict[str, Any]]:
     """Columns that sort neurons into kinds: types found, and text or few whole numbers of the recording's own."""
     found = [] if run.types is None else [_group("type", run.types["type"])]
+    has_types = run.types is not None
     for name, column in _own_columns(run.metadata):
-        label = f"{name} (recording)" if found and name == "type" else name
+        label = f"{name} (recording)" if has_types and name == "type" else name
         if not _is_number(column) and column.nunique() <= _MOST_KINDS:
             found.append(_group(label, column))
         elif _is_number(column) and _has_few_numbers(column):
@@ -218,7 +219,7 @@ def _history(history: pd.DataFrame) -> dict[str, Any] | None:
     """Losses by step for each candidate, or the validation loss of each strength."""
     if "step" in history and len(history):
         candidates = []
-        for number, part in history.groupby("candidate") if "candidate" in history else [(0, history)]:
+        for number, part in _by_candidate(history):
             some = part.iloc[spaced(len(part), _MOST_CHECKS)]
             columns = {name: _finite(some[name]) for name in ("step", "training_loss", "validation_loss")}
             candidates.append({"number": int(number), **columns, "rate": _finite(some["learning_rate"])})
@@ -228,6 +229,12 @@ def _history(history: pd.DataFrame) -> dict[str, Any] | None:
         rows = {name: _finite(history[name]) for name in names}
         return {"kind": "strengths", "names": names, "values": rows, "losses": _finite(history["validation_loss"])}
     return None
+
+
+def _by_candidate(history: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
+    if "candidate" not in history:
+        return [(0, history)]
+    return [(number, history[history["candidate"] == number]) for number in sorted(history["candidate"].unique())]
 
 
 def _finite(column: Any) -> list[float | None]:
