@@ -82,13 +82,16 @@ function fillTables(scores) {
   };
   const header = (first, names) => make("thead", {}, make("tr", {}, make("th", { scope: "col", text: first }), ...names.map((name) => make("th", { scope: "col", text: name }))));
   const labels = shown.map((name) => page.scoreLabels[name].label);
-  const means = make("table", {}, make("caption", { text: "Mean over neurons, and its 95 % interval" }), header("run", labels),
+  const means = make("table", {}, header("run", labels),
     make("tbody", {}, ...page.runs.map((run) => make("tr", {}, make("td", { text: run.name }), ...shown.map((name) => cell(run.summary[name]))))));
   const pairs = [...new Set(page.differences.map((one) => `${one.first} − ${one.minus}`))];
   const of = (pair, name) => page.differences.find((one) => `${one.first} − ${one.minus}` === pair && one.score === name);
-  const differences = make("table", {}, make("caption", { text: "Differences, paired over the neurons that both have" }), header("pair", labels),
+  const differences = make("table", {}, header("pair", labels),
     make("tbody", {}, ...pairs.map((pair) => make("tr", {}, make("td", { text: pair }), ...shown.map((name) => cell(of(pair, name)))))));
-  byId("comparison-tables").replaceChildren(make("div", { class: "scroll" }, means, differences));
+  const titled = (title, table_) => [make("h3", { text: title }),
+    make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, table_)];
+  byId("comparison-tables").replaceChildren(...titled("Mean over neurons, and its 95 % interval", means),
+    ...titled("Differences, paired over the neurons that both have", differences));
 }
 
 // ------------------------------------------------------------------------------------------------------ the start

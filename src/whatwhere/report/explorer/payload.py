@@ -76,7 +76,9 @@ def _groups(run: ExploredRun) -> list[dict[str, Any]]:
         if not _is_number(column) and column.nunique() <= _MOST_KINDS:
             found.append(_group(label, column))
         elif _is_number(column) and _has_few_numbers(column):
-            found.append(_group(label, column.map(lambda value: None if pd.isna(value) else f"{value:.0f}")))
+            found.append(
+                _group(label, [f"{value:.0f}" if np.isfinite(value) else None for value in column.astype(float)])
+            )
     return found
 
 
