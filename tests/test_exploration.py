@@ -102,6 +102,17 @@ def test_scores_and_their_means_are_the_runs(folder: Path) -> None:
     assert not run.kernels_are_features or run.kernels.shape[0] == run.feature_weights.shape[1]
 
 
+def test_neurons_may_be_called_anything(tmp_path: Path) -> None:
+    given = recording()
+    names = ["NA", "007", "a,b", "True"]
+    renamed = ww.Recording(given.images, given.responses, test=given.test, neurons=pd.DataFrame(index=names))
+    runs.fit_run(ww.Ridge(strengths=[1.0]), renamed, tmp_path)
+    run = explore_runs([tmp_path]).runs[0]
+    assert run.neurons == tuple(names)
+    assert list(run.scores["constant_response"]) == [False] * 4
+    assert run.scores["correlation"].notna().all()
+
+
 def test_a_folder_and_its_model_give_the_same(folder: Path) -> None:
     kept = explore_runs([folder / "factorized"]).runs[0]
     made = explore_models({"factorized": ww.load_model(folder / "factorized")}, recording()).runs[0]

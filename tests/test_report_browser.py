@@ -247,6 +247,17 @@ def test_everything_has_a_name_and_a_place(browser: Any, report: Path, width: in
            }).map(one => one.outerHTML.slice(0, 90))"""
     )
     assert clipped == []
+    watched.page.emulate_media(media="print")
+    stretched = watched.page.evaluate(
+        """[...document.querySelectorAll('canvas')].filter(one => {
+             const box = one.getBoundingClientRect();
+             return box.width > 30 && Math.abs((box.width / box.height) / (one.width / one.height) - 1) > 0.05;
+           }).map(one => one.outerHTML.slice(0, 90))"""
+    )
+    assert stretched == []
+    assert watched.page.locator("#table [data-key=name]").is_visible()
+    assert watched.page.locator("#search").is_hidden()
+    watched.page.emulate_media(media="screen")
     watched.end()
 
 

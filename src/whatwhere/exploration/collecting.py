@@ -91,9 +91,11 @@ def _kept_scores(folder: Path, model: Estimator) -> tuple[pd.DataFrame | None, d
     if not (folder / NEURONS_FILE).exists():
         return None, {}
     try:
-        table = pd.read_csv(folder / NEURONS_FILE, dtype={"neuron": str}, keep_default_na=False, na_values=[""])
+        table = pd.read_csv(folder / NEURONS_FILE, dtype=str, keep_default_na=False)  # a neuron may be called NA
+        for name in table.columns.drop("neuron"):
+            table[name] = _as_numbers(table[name])
         metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-        identifiers = list(table["neuron"].astype(str))
+        identifiers = list(table["neuron"])
     except (ValueError, KeyError, OSError) as error:
         raise FormatError(
             f"the scores in {folder} cannot be read ({error}): write them again with `whatwhere evaluate`."
@@ -102,6 +104,13 @@ def _kept_scores(folder: Path, model: Estimator) -> tuple[pd.DataFrame | None, d
         raise FormatError(f"{folder / NEURONS_FILE} is of other neurons than the model: write it again.")
     kept = {score: entry for score, entry in metrics.items() if score in SCORES and isinstance(entry, dict)}
     return table, {score: kept.get(score) or _summary(table[score]) for score in SCORES if score in table}
+
+
+def _as_numbers(texts: pd.Series) -> np.ndarray:
+    """A column of a CSV file: True and False as they are, all else as numbers, NaN where it is empty."""
+    if texts.isin(["True", "False"]).all():
+        return texts.to_numpy() == "True"
+    return np.array([float(text or "nan") for text in texts])
 
 
 def _summary(values: Any) -> dict[str, Any]:
