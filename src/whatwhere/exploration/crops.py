@@ -25,7 +25,7 @@ def around_peaks(values: np.ndarray, offset: tuple[float, float]) -> Cropped:
 
     >>> values = np.zeros((1, 1, 20, 30)); values[0, 0, 4, 25] = 2.0
     >>> piece = around_peaks(values, (0.0, 0.0))
-    >>> piece.values.shape, piece.edges, piece.values[0, 0, 3, 3]
+    >>> piece.values.shape, piece.edges, float(piece.values[0, 0, 3, 3])
     ((1, 1, 7, 7), array([[ 0.5, 21.5]], dtype=float32), 2.0)
     """
     peaks, side = peaks_and_side(values)
