@@ -29,12 +29,13 @@ function buildPanel() {
     if (run.kernelsAreFeatures) addRow(part, "Kernels of the features it weighs most", (holder, i) => drawFeatures(holder, i));
   }
   if (run.held && run.held.thumbnails) {
-    for (const [which, title] of [["observed", "Test images it responded to most"], ["predicted", "Test images predicted to excite it most"]]) {
+    const rows = [["observed", "Test images it responded to most"], ["predicted", "Test images predicted to excite it most"]].map(([which, title]) => {
       const holder = make("div", { class: "pictures" });
-      const figure = make("figure", {}, make("h3", { text: title }), holder);
-      room.append(figure);
       panel.parts.push({ holder, drawRow: (one, i) => drawImages(one, i, which) });
-    }
+      return [make("h3", { text: title }), holder];
+    });
+    const together = run.barcode && pieces.length === 1;  // five figures would leave a hole
+    room.append(...(together ? [rows.flat()] : rows).map((parts) => make("figure", {}, ...parts)));
   }
 }
 
