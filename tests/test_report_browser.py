@@ -221,7 +221,8 @@ def test_runs_are_shown_in_turn_and_beside_each_other(watched: Watched, run: Pat
 def test_the_scatter_names_its_test_images(watched: Watched, run: Path) -> None:
     page = watched.page
     name = watched.shown()["title"].removeprefix("Neuron ")
-    held = np.load(run / "heldout.npz")
+    with np.load(run / "heldout.npz") as file:
+        held = {key: file[key] for key in ("observed", "predictions")}
     place = list(kept(run).index).index(name)
     least = int(held["observed"][:, place].argmin())
     page.locator("#figures figure", has_text="Predicted against observed").locator("canvas").first.focus()
