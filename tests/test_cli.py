@@ -349,6 +349,7 @@ def test_the_presets_values_reach_the_model(run: Callable[..., Outcome], folder:
         (["evaluate"], ["--out", "metrics.json"]),
         (["predict"], ["--out", "(n_images, n_neurons)"]),
         (["demo"], ["--seed", "demo"]),
+        (["report"], ["--recording", "report.html", "--overwrite"]),
         (["data"], ["info", "convert", "fetch"]),
         (["data", "info"], ["--format", "npz"]),
         (["data", "convert"], ["--compress", "--nonfinite"]),

@@ -200,7 +200,9 @@ def test_a_kill_while_the_checkpoints_are_removed(folder: Path, undisturbed: Pat
     assert not (program.out / CHECKPOINTS).exists()
     program = Program(folder, "unremoved", "--resume")
     assert program.end() == 0, program.text()
-    assert {path.name: path.stat().st_mtime_ns for path in program.out.iterdir() if path.is_file()} == before
+    after = {path.name: path.stat().st_mtime_ns for path in program.out.iterdir() if path.is_file()}
+    assert after.pop("report.html")  # the last of all, which the kill prevented
+    assert after == before
 
 
 def test_ctrl_c_keeps_the_best_model_and_resumes(folder: Path, undisturbed: Path) -> None:

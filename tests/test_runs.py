@@ -44,6 +44,8 @@ def test_a_run_is_written_with_its_scores(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "candidates.csv",
         "config.yaml",
+        "data.json",
+        "heldout.npz",
         "history.csv",
         "metrics.json",
         "model.safetensors",

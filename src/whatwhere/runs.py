@@ -27,7 +27,18 @@ from whatwhere.plain_options import merge
 from whatwhere.recording import Recording
 from whatwhere.recording_parts import check_image_rows
 from whatwhere.rows import CHUNK_BYTES
-from whatwhere.storage import CONFIG_FILE, HISTORY_FILE, MODEL_FILE, SHARED_FILE, write_text
+from whatwhere.run_data import DATA_FILE, HELD_FILE, data_of, keep_data
+from whatwhere.storage import (
+    CONFIG_FILE,
+    CURVES_FILE,
+    EXCITING_FILE,
+    FIELDS_FILE,
+    HISTORY_FILE,
+    MODEL_FILE,
+    SHARED_FILE,
+    TUNING_FILE,
+    write_text,
+)
 from whatwhere.tracking import (
     TENSORBOARD,
     HistoryFile,
@@ -43,6 +54,7 @@ PARTS = ("test", "training")
 TIMING_FILE, DIFFERENCES_FILE = "timing.json", "differences.csv"
 TYPES_FILE, TYPES_TABLE = "types.json", "types.csv"
 TYPES_FIGURES = ("types-map.png", "types-barcodes.png", "types-choice.png", "types-confidence.png")
+REPORT_FILE = "report.html"
 COMPARISON_FILES = (
     *("results.csv", "neurons.csv", "curve.csv", "extrapolation.csv"),
     *("scatter.png", "learning_curve.png"),
@@ -52,6 +64,10 @@ _OURS = (
     *(MODEL_FILE, CONFIG_FILE, HISTORY_FILE, METRICS_FILE, NEURONS_FILE, CANDIDATES_FILE),
     *(TIMING_FILE, DIFFERENCES_FILE, SHARED_FILE),
 )
+_OF_REPORT = (HELD_FILE, DATA_FILE, REPORT_FILE)
+"""What a run has besides; where there is nothing else there is no run."""
+_OF_STUDIES = (TYPES_FILE, TYPES_TABLE, *TYPES_FIGURES, TUNING_FILE, FIELDS_FILE, CURVES_FILE, EXCITING_FILE)
+"""What was found out about its model afterwards."""
 _PART = re.compile(r"(seed|images)-\d+")
 
 
@@ -108,7 +124,7 @@ def _clear(folder: Path) -> None:
     is_comparison = (folder / DIFFERENCES_FILE).exists() or any(map(is_run, parts))
     for part in parts:
         _clear(part)
-    for name in (*_OURS, TYPES_FILE, TYPES_TABLE, *TYPES_FIGURES, *COMPARISON_FILES * is_comparison):
+    for name in (*_OURS, *_OF_REPORT, *_OF_STUDIES, *COMPARISON_FILES * is_comparison):
         (folder / name).unlink(missing_ok=True)
     remove_checkpoints(folder)
     remove_events(folder / TENSORBOARD)
@@ -121,7 +137,7 @@ def remove_checkpoints(folder: Path) -> None:
     if checkpoints.exists():
         checkpoints.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
-    for name in _OURS:
+    for name in (*_OURS, *_OF_REPORT):
         for part in folder.glob(f".{name}.*.tmp"):  # see files.replacing
             part.unlink(missing_ok=True)
 
@@ -135,13 +151,15 @@ def fit_run(
     resume: bool = False,
     observer: Observer | None = None,
     tensorboard: bool = False,
+    command: str = "",
 ) -> Run:
     """Fits `model`, scores it on the held-out part, and writes the run; a run that had ended is only read again.
 
     What the folder holds is touched only after model and recording were found to fit each other. On Ctrl-C the best
     model so far is kept and written, and the checkpoints stay, so that the run can be resumed. `history.csv` grows
-    while the fit goes on. tensorboard: whether files for TensorBoard are written into `folder/tensorboard`, too. Of
-    processes that share the fit the first alone writes and scores.
+    while the fit goes on. tensorboard: whether files for TensorBoard are written into `folder/tensorboard`, too.
+    command: what began the fit, for a shell; its report shows it. Of processes that share the fit the first alone
+    writes and scores.
     """
 
     def begin() -> bool:
@@ -164,6 +182,7 @@ def fit_run(
     scores = scores_of(model, recording)
     if tensorboard:
         track_scores(scores, folder)
+    keep_data(data_of(model, recording, command), folder)
     write_run(model, scores, folder)
     if model.stopped_ != "interrupted":
         remove_checkpoints(folder)

@@ -15,6 +15,7 @@ from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
 from whatwhere.estimators.shared_folder import write_names
 from whatwhere.metrics import ScoreTable, pooled_table
 from whatwhere.recording import Recording
+from whatwhere.run_data import data_of, keep_data
 from whatwhere.runs import (
     CANDIDATES_FILE,
     METRICS_FILE,
@@ -69,6 +70,8 @@ def fit_shared_run(
     run = _scored(model, recordings)
     if tensorboard:
         track_scores(run.pooled, folder)
+    for key, recording in recordings.items():
+        keep_data(data_of(model[key], recording), folder / key)
     _write(run, folder)
     if model.stopped_ != "interrupted":
         remove_checkpoints(folder)

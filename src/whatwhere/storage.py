@@ -21,6 +21,8 @@ MODEL = "whatwhere-model"
 MODEL_VERSION = 1
 MODEL_FILE, CONFIG_FILE, HISTORY_FILE = "model.safetensors", "config.yaml", "history.csv"
 SHARED_FILE = "shared.json"
+TUNING_FILE, FIELDS_FILE, CURVES_FILE, EXCITING_FILE = "tuning.csv", "fields.npz", "curves.npz", "most_exciting.npz"
+"""What experiments on a fitted model leave in its folder."""
 """Names the recordings whose models share a core: each has a folder beside it."""
 
 

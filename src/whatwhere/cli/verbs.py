@@ -1,5 +1,7 @@
 """The verbs: arguments in, a library call, its result shown."""
 
+import shlex
+import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +39,7 @@ from whatwhere.cli.grids import numbers
 from whatwhere.cli.insilico import insilico
 from whatwhere.cli.options import gather, options_help
 from whatwhere.cli.plan import plan
+from whatwhere.cli.report import NoReport, end_with_report, report
 from whatwhere.cli.reproduce import reproduce
 from whatwhere.cli.search import search
 from whatwhere.cli.shared import fit_shared, transfer
@@ -91,6 +94,7 @@ def fit(
     devices: Devices = None,
     nodes: Nodes = None,
     tensorboard: Board = False,
+    no_report: NoReport = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
     format: Format = None,
@@ -106,11 +110,18 @@ def fit(
     told = set(loaded.notes)
     observer = console.observer(model, told)
     run = runs.fit_run(
-        estimator, loaded, out, overwrite=overwrite, resume=resume, observer=observer, tensorboard=tensorboard
+        *(estimator, loaded, out),
+        overwrite=overwrite,
+        resume=resume,
+        observer=observer,
+        tensorboard=tensorboard,
+        command=shlex.join(["whatwhere", *sys.argv[1:]]),
     )
     _end_help()
     console.show_new_notes(run.model.notes_, told)
     console.show_scores(run.scores)
+    if not no_report:
+        end_with_report(out)
     end(out, run.model.stopped_)
 
 
@@ -248,6 +259,7 @@ def demo(
     console.out.print(result.story(), markup=False)
     for figure in figures:
         console.out.print(f"  {figure}", markup=False)
+    end_with_report(out)
     if result.model.stopped_ == "interrupted":
         console.out.print("interrupted: these are the numbers of the best model so far.")
         raise typer.Exit(130)
@@ -256,6 +268,7 @@ def demo(
 app.command("fit-shared", epilog=options_help())(fit_shared)
 app.command(epilog=options_help())(transfer)
 app.command()(types)
+app.command()(report)
 app.command()(search)
 app.command()(simulate)
 app.command()(reproduce)

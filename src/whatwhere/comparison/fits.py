@@ -17,6 +17,7 @@ from whatwhere.estimators import CNN, Estimator, Observer
 from whatwhere.estimators.base import held_out_part
 from whatwhere.metrics import SCORES, ScoreTable, score_table
 from whatwhere.parallel import helps
+from whatwhere.run_data import data_of, keep_data
 from whatwhere.runs import METRICS_FILE, NEURONS_FILE, TIMING_FILE, Run, fit_kept, scores_of, track_scores, write_scores
 from whatwhere.storage import write_text
 
@@ -85,6 +86,7 @@ def judge(fit: Fit, tensorboard: bool = False) -> Judged:
     model = load_model(fit.folder)
     if kept is None and not (fit.folder / METRICS_FILE).exists():
         kept = scores_of(model, fit.recording)
+        keep_data(data_of(model, fit.recording), fit.folder)
         write_scores(model, kept, fit.folder)
         if tensorboard:
             track_scores(kept, fit.folder)

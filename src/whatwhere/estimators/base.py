@@ -188,7 +188,7 @@ class Estimator(BaseEstimator, ABC):
         """
         self.check_fitted()
         if isinstance(recording, Recording):
-            recording = held_out_part(recording.select_neurons(self._positions(recording)))
+            recording = held_out_part(self.seen(recording))
         held_out = recording
         if held_out.n_neurons != self.shapes_.n_neurons:
             raise InputError(
@@ -203,6 +203,14 @@ class Estimator(BaseEstimator, ABC):
             mean_rate=self.mean_responses_,
             seed=seed,
         )
+
+    def seen(self, recording: Recording) -> Recording:
+        """The recording with the neurons that the model was fitted to, in its order; `InputError` where it lacks some.
+
+        They are found by their identifiers.
+        """
+        self.check_fitted()
+        return recording.select_neurons(self._positions(recording))
 
     def _positions(self, recording: Recording) -> list[int]:
         positions = {str(neuron): position for position, neuron in enumerate(recording.neurons.index)}

@@ -11,6 +11,7 @@ from whatwhere.estimators import FactorizedCNN, Observer
 from whatwhere.metrics import ScoreTable
 from whatwhere.presets import SIMULATION
 from whatwhere.recording import Recording
+from whatwhere.run_data import data_of, keep_data
 from whatwhere.runs import write_metrics, write_run
 from whatwhere.simulation import location_errors, simulate, simulate_population, type_accuracy
 
@@ -95,6 +96,7 @@ def run_demo(
         location_errors(model.locations_, truth, features.argmax(1)),
         type_accuracy(features, recording.neurons["type"]),
     )
+    keep_data(data_of(model, recording, "whatwhere demo" if seed == 0 else f"whatwhere demo --seed {seed}"), folder)
     write_run(model, scores, folder)
     write_metrics(result.metrics(), folder)
     return result

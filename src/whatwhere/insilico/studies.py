@@ -22,12 +22,8 @@ from whatwhere.insilico.subjects import Subject, images_at_once, statistics_for
 from whatwhere.recording_parts import check_image_rows
 from whatwhere.rows import as_images, read_rows
 from whatwhere.simulation.counts import check_count
-from whatwhere.storage import write_text
+from whatwhere.storage import CURVES_FILE, EXCITING_FILE, FIELDS_FILE, TUNING_FILE, write_text
 
-TUNING_FILE, FIELDS_FILE, CURVES_FILE, EXCITING_FILE = (
-    *("tuning.csv", "fields.npz"),
-    *("curves.npz", "most_exciting.npz"),
-)
 _USUAL = GratingOptions()
 FILES = (TUNING_FILE, FIELDS_FILE, CURVES_FILE, EXCITING_FILE)
 

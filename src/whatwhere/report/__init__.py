@@ -2,10 +2,18 @@
 
 Save one with `figure.savefig(path)`; a notebook shows it as the last line of a cell once `%matplotlib inline`
 is set.
+
+And the page that shows a fitted model whole: `whatwhere.report(model, recording, "report.html")`, which is
+`explorer.report`.
 """
+
+import sys
+from types import ModuleType
+from typing import Any
 
 from whatwhere.report.barcode import barcodes
 from whatwhere.report.calibration import reliability
+from whatwhere.report.explorer import report, write_report
 from whatwhere.report.figure1 import thought_experiment
 from whatwhere.report.figure3 import homogeneous_population
 from whatwhere.report.figure4 import cell_types
@@ -35,6 +43,7 @@ __all__ = [
     "orientation_tuning",
     "predicted_against_true",
     "reliability",
+    "report",
     "score_distribution",
     "score_scatter",
     "size_curves",
@@ -42,4 +51,15 @@ __all__ = [
     "type_barcodes",
     "type_confidence",
     "type_map",
+    "write_report",
 ]
+
+
+class _Callable(ModuleType):
+    """This module, which may be called: `whatwhere.report` names both it and what it is there for."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return report(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

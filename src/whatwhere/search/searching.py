@@ -16,6 +16,7 @@ from whatwhere.estimators import CNN, Estimator
 from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
 from whatwhere.files import replacing_folder
 from whatwhere.recording import Recording
+from whatwhere.run_data import data_of, keep_data
 from whatwhere.runs import Run, scores_of, write_run
 from whatwhere.search.point import Failed, RecordingFile, Source, fit_point
 from whatwhere.search.pools import Pool
@@ -226,5 +227,6 @@ def _judge_best(study: Study, asked: Asked, recording: Recording) -> Run | None:
     model = load_model(run)
     scores = scores_of(model, recording)
     with replacing_folder(folder) as temporary:
+        keep_data(data_of(model, recording), temporary)
         write_run(model, scores, temporary)
     return Run(model, scores)

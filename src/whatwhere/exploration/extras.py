@@ -1,0 +1,107 @@
+"""What other analyses left in a run's folder, and a report shows: cell types, linearised fields, exciting images."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from whatwhere.checks import some_of
+from whatwhere.errors import FormatError
+from whatwhere.estimators import Estimator
+from whatwhere.exploration.crops import whole
+from whatwhere.exploration.explored import Cropped
+from whatwhere.runs import TYPES_TABLE
+from whatwhere.storage import EXCITING_FILE, FIELDS_FILE
+
+
+@dataclass(frozen=True, eq=False)
+class Extras:
+    """Each None where there is none.
+
+    - types: one row a neuron, in the model's order, columns `type` (text) and `confidence` (NaN where unknown)
+    - fields: each neuron's linearised field
+    - exciting (n_neurons, n_channels, height, width): the image that excites each most, NaN where not asked for
+    """
+
+    types: pd.DataFrame | None = None
+    fields: Cropped | None = None
+    exciting: np.ndarray | None = None
+
+
+def read_extras(folder: Path, model: Estimator) -> Extras:
+    """What the folder holds.
+
+    - `types.csv`: columns `neuron`, `type`, and optionally `confidence`
+    - `fields.npz`: `fields` (n_neurons, n_channels, h, w) and `corners` (n_neurons, 2), row and column in the image of
+      their first pixel
+    - `most_exciting.npz`: `images` (n_neurons, n_channels, height, width)
+
+    Raises `FormatError` for a file that is damaged or of other neurons.
+    """
+    return Extras(
+        _types(folder / TYPES_TABLE, model.neurons_),
+        _fields(folder / FIELDS_FILE, model),
+        _exciting(folder / EXCITING_FILE, model),
+    )
+
+
+def _types(path: Path, neurons: list[str]) -> pd.DataFrame | None:
+    if not path.exists():
+        return None
+    try:
+        table = pd.read_csv(path, dtype={"neuron": str, "type": str}, keep_default_na=False)
+        table = table.drop_duplicates("neuron").set_index("neuron")
+        table["confidence"] = pd.to_numeric(table["confidence"]) if "confidence" in table else np.nan
+        found = table[["type", "confidence"]]
+    except (ValueError, KeyError, OSError) as error:
+        raise FormatError(f"{path} cannot be read ({error}): expected columns neuron, type and confidence.") from None
+    missing = [neuron for neuron in neurons if neuron not in found.index]
+    if missing:
+        raise FormatError(
+            f"{path} lacks {len(missing):,} of the {len(neurons):,} neurons of the model, {some_of(missing)}: write it"
+            " again for this run, or delete it."
+        )
+    return found.loc[neurons].reset_index(drop=True)
+
+
+def _fields(path: Path, model: Estimator) -> Cropped | None:
+    arrays = _arrays(path, "fields", "corners")
+    if arrays is None:
+        return None
+    shapes, (fields, corners) = model.shapes_, arrays
+    if fields.ndim != 4 or fields.shape[:2] != (shapes.n_neurons, shapes.n_channels):
+        raise FormatError(
+            f"{path}: fields has shape {fields.shape}, expected ({shapes.n_neurons}, {shapes.n_channels}, h, w), a"
+            " field of each neuron of the model. Write it again for this run, or delete it."
+        )
+    if corners.shape != (shapes.n_neurons, 2):
+        raise FormatError(f"{path}: corners has shape {corners.shape}, expected ({shapes.n_neurons}, 2).")
+    return whole(fields, corners - 0.5)
+
+
+def _exciting(path: Path, model: Estimator) -> np.ndarray | None:
+    arrays = _arrays(path, "images")
+    if arrays is None:
+        return None
+    shapes = model.shapes_
+    expected = (shapes.n_neurons, shapes.n_channels, shapes.height, shapes.width)
+    if arrays[0].shape != expected:
+        raise FormatError(
+            f"{path}: images has shape {arrays[0].shape}, expected {expected}, an image of each neuron of the model."
+            " Write it again for this run, or delete it."
+        )
+    return arrays[0]
+
+
+def _arrays(path: Path, *names: str) -> list[np.ndarray] | None:
+    if not path.exists():
+        return None
+    try:
+        if not zipfile.is_zipfile(path):  # numpy would leave it open
+            raise zipfile.BadZipFile("no whole .npz file")
+        with np.load(path, allow_pickle=False) as file:
+            return [np.asarray(file[name], np.float32) for name in names]
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise FormatError(f"{path} cannot be read ({error}): expected arrays {', '.join(names)}.") from None

@@ -1,0 +1,56 @@
+"""Where each neuron of a fitted model looks and what it computes there, as far as that kind of model has it."""
+
+import numpy as np
+
+from whatwhere.baselines.base import FilterModel
+from whatwhere.core import map_offset
+from whatwhere.estimators import CNN, Estimator, PosteriorCNN
+from whatwhere.exploration.crops import around_peaks, cut, peaks_and_side
+from whatwhere.exploration.explored import Cropped, Posterior
+
+LEVEL = 0.9
+"""Of the credible regions."""
+
+
+def locations_of(model: Estimator) -> np.ndarray | None:
+    """Row and column in pixels of the image, (n_neurons, 2); None for a model that looks everywhere."""
+    found = getattr(model, "locations_", None)
+    return None if found is None else np.asarray(found, float)
+
+
+def where_parts(model: Estimator) -> tuple[Cropped | None, Posterior | None]:
+    """The masks, and where it is inferred the posterior on the same pixels."""
+    if not isinstance(model, CNN):
+        return None, None
+    offset = map_offset(model.options_.core)
+    masks = np.asarray(model.masks_, np.float32)[:, None]  # (n_neurons, 1, h, w)
+    peaks, side = peaks_and_side(masks)
+    if not isinstance(model, PosteriorCNN):
+        return cut(masks, peaks, side, offset), None
+    probability = model.location_posterior_
+    inside = model.credible_regions(LEVEL)
+    _, wide = peaks_and_side(inside[:, None].astype(np.float32))
+    both = (max(side[0], wide[0]), max(side[1], wide[1]))
+    pieces = [cut(values, peaks, both, offset) for values in (masks, probability[:, None], inside[:, None])]
+    region_pixels = inside.sum((1, 2))
+    return pieces[0], Posterior(pieces[1], pieces[2].values > 0, region_pixels, model.location_entropy_, LEVEL)
+
+
+def feature_parts(model: Estimator) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
+    """Feature weights, the first layer's kernels, and whether those kernels are the features that the weights weigh."""
+    if not isinstance(model, CNN):
+        return None, None, False
+    weights, kernels = model.feature_weights_, model.kernels_
+    same = model.options_.core.n_layers == 1 and len(kernels) == weights.shape[1]
+    return weights, kernels, same
+
+
+def filters_of(model: Estimator) -> Cropped | None:
+    """The linear filters of a model that is made of them, in their places; None of another."""
+    if not isinstance(model, FilterModel):
+        return None
+    if hasattr(model, "positions_"):
+        offsets = np.asarray(model.positions_, float)
+        pieces = around_peaks(model.filters_, (0.0, 0.0))
+        return Cropped(pieces.values, (pieces.edges + offsets).astype(np.float32), pieces.step)
+    return around_peaks(model.filters_, (0.0, 0.0))

@@ -1,0 +1,243 @@
+"""What the page draws from, as plain values for JSON: the names here are those that its script reads."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from whatwhere.exploration import Cropped, Explored, ExploredRun
+from whatwhere.report.explorer.facts import facts_of, recording_facts, score_labels
+from whatwhere.report.explorer.packing import packed, sheets, signed_bytes, unsigned_bytes, within_limits
+from whatwhere.run_data import HeldResponses, shrunken, spaced
+
+MOST_BYTES = 15 * 2**20
+"""Of pictures and responses of all neurons and runs, before they are compressed and written as text."""
+_SHARES = {"masks": 0.24, "field": 0.28, "held": 0.36, "exciting": 0.12}
+_MOST_POINTS = 1000  # predicted against observed, of a neuron
+_MOST_KINDS, _MOST_NUMBERS = 40, 12  # distinct texts and whole numbers of a column that stand for kinds
+_MOST_CHECKS = 400  # of a curve of losses
+
+
+def payload(explored: Explored) -> dict[str, Any]:
+    """The whole page's data; pictures and responses are made coarser where there are very many neurons."""
+    most = MOST_BYTES / sum(len(run.neurons) for run in explored.runs)  # bytes a neuron
+    return {
+        "title": explored.title,
+        "scoreLabels": score_labels(),
+        "recording": recording_facts(explored),
+        "runs": [_run(run, most) for run in explored.runs],
+        "differences": [vars(difference) for difference in explored.differences],
+    }
+
+
+def _run(run: ExploredRun, most: float) -> dict[str, Any]:
+    budget = {name: share * most for name, share in _SHARES.items()}
+    return {
+        "name": run.name,
+        "model": run.model,
+        "neurons": run.neurons,
+        "image": run.image_shape,
+        "locations": None if run.locations is None else packed(run.locations),
+        "scores": _scores(run),
+        "summary": run.summary,
+        "groups": _groups(run),
+        "amounts": _amounts(run),
+        "masks": _masks(run, budget["masks"]),
+        "field": None if run.field is None else _signed(run.field, budget["field"]),
+        "fieldName": run.field_name,
+        "exciting": None if run.exciting is None else _exciting(run.exciting, budget["exciting"]),
+        "barcode": None if run.feature_weights is None else _barcode(run.feature_weights),
+        "kernels": None if run.kernels is None else _kernels(run.kernels),
+        "kernelsAreFeatures": run.kernels_are_features,
+        "held": None if run.held is None else _held(run.held, budget["held"]),
+        "history": _history(run.history),
+        "attention": run.attention,
+        "absent": run.absent,
+        "facts": facts_of(run),
+        "settings": run.settings,
+        "command": run.command,
+        "commandIsExact": run.command_is_exact,
+    }
+
+
+def _scores(run: ExploredRun) -> dict[str, Any]:
+    if run.scores is None:
+        return {}
+    return {name: packed(run.scores[name].to_numpy(float)) for name in run.summary if name in run.scores}
+
+
+def _groups(run: ExploredRun) -> list[dict[str, Any]]:
+    """Columns that sort neurons into kinds: types found, and text or few whole numbers of the recording's own."""
+    found = [] if run.types is None else [_group("type", run.types["type"])]
+    has_types = run.types is not None
+    for name, column in _own_columns(run.metadata):
+        label = f"{name} (recording)" if has_types and name == "type" else name
+        if not _is_number(column) and column.nunique() <= _MOST_KINDS:
+            found.append(_group(label, column))
+        elif _is_number(column) and _has_few_numbers(column):
+            found.append(
+                _group(label, [f"{value:.0f}" if np.isfinite(value) else None for value in column.astype(float)])
+            )
+    return found
+
+
+def _own_columns(metadata: pd.DataFrame) -> list[tuple[str, Any]]:
+    """The recording's own columns but for those that are empty, and places, which the model's stand for."""
+    columns = [(str(name), column) for name, column in metadata.items()]
+    return [(name, column) for name, column in columns if name not in ("row", "column") and column.notna().any()]
+
+
+def _is_number(column: Any) -> bool:
+    return pd.api.types.is_numeric_dtype(column)
+
+
+def _has_few_numbers(column: Any) -> bool:
+    """Whether these are whole numbers, few enough to stand for kinds."""
+    return column.nunique() <= _MOST_NUMBERS and bool((column.dropna() % 1 == 0).all())
+
+
+def _group(label: str, column: Any) -> dict[str, Any]:
+    texts = np.array(["none" if pd.isna(value) else str(value) for value in column], dtype=object).astype(str)
+    names, index = np.unique(texts, return_inverse=True)
+    return {"label": label, "names": names.tolist(), "index": packed(index, "u2")}
+
+
+def _amounts(run: ExploredRun) -> list[dict[str, Any]]:
+    """Columns of numbers that are no scores: uncertainty of the place, confidence of the type, the recording's own."""
+    found: list[tuple[str, Any]] = []
+    if run.posterior is not None:
+        percent = f"{run.posterior.level:.0%}".replace("%", " %")
+        found.append(("location uncertainty (nats)", run.posterior.entropy))
+        found.append((f"{percent} region (pixels)", run.posterior.region_pixels))
+    if run.types is not None and run.types["confidence"].notna().any():
+        found.append(("type confidence", run.types["confidence"]))
+    found += [
+        (name, column)
+        for name, column in _own_columns(run.metadata)
+        if _is_number(column) and not _has_few_numbers(column)
+    ]
+    return [{"label": label, "values": packed(np.asarray(values, float))} for label, values in found]
+
+
+def _signed(cropped: Cropped, most: float) -> dict[str, Any]:
+    """A picture a neuron, its channels side by side, on a symmetric scale of its own."""
+    cropped = coarser(cropped, most)
+    codes, limits = signed_bytes(cropped.values)
+    return {
+        **sheets(_beside(codes)),
+        "channels": codes.shape[1],
+        "edges": packed(cropped.edges),
+        "step": cropped.step,
+        "limits": packed(limits),
+        "signed": bool((cropped.values < 0).any()),
+    }
+
+
+def coarser(cropped: Cropped, most: float) -> Cropped:
+    """The same with at most so many values a neuron: means over squares of values."""
+    n_values = math.prod(cropped.values.shape[1:])
+    step = max(1, math.ceil(math.sqrt(n_values / max(most, 1.0))))
+    return cropped if step == 1 else Cropped(shrunken(cropped.values, step), cropped.edges, cropped.step * step)
+
+
+def _beside(values: np.ndarray) -> np.ndarray:
+    """(n, n_channels, h, w) to (n, h, n_channels * w)."""
+    return np.moveaxis(values, 1, 2).reshape(len(values), values.shape[2], -1)
+
+
+def _masks(run: ExploredRun, most: float) -> dict[str, Any] | None:
+    """Masks as grey; with a posterior red is the mask, green the probability, blue the credible region."""
+    if run.masks is None:
+        return None
+    if run.posterior is None:
+        return {**_signed(run.masks, most), "posterior": None}
+    masks = coarser(run.masks, most)
+    probability = coarser(run.posterior.probability, most)
+    region = coarser(Cropped(run.posterior.region.astype(np.float32), run.masks.edges), most).values > 0
+    codes, limits = signed_bytes(masks.values[:, 0])
+    chances, highest = unsigned_bytes(probability.values[:, 0])
+    inside = np.where(region[:, 0], 255, 0).astype(np.uint8)
+    return {
+        **sheets(np.stack([codes, chances, inside], axis=3)),
+        "channels": 1,
+        "edges": packed(masks.edges),
+        "step": masks.step,
+        "limits": packed(limits),
+        "signed": bool((masks.values < 0).any()),
+        "posterior": {"level": run.posterior.level, "highest": packed(highest)},
+    }
+
+
+def _exciting(images: np.ndarray, most: float) -> dict[str, Any]:
+    """Each neuron's image on a grey scale of its own, or in colours where there are three channels."""
+    images = images if images.shape[1] in (1, 3) else images.mean(1, keepdims=True)
+    step = max(1, math.ceil(math.sqrt(math.prod(images.shape[1:]) / max(most, 1.0))), -(-max(images.shape[2:]) // 64))
+    codes, limits = signed_bytes(shrunken(np.nan_to_num(images), step))
+    return {**_pictures(codes), "limits": packed(limits)}
+
+
+def _pictures(codes: np.ndarray) -> dict[str, Any]:
+    """(n, 1 or 3, h, w), uint8."""
+    return sheets(codes[:, 0] if codes.shape[1] == 1 else np.moveaxis(codes, 1, 3))
+
+
+def _barcode(weights: np.ndarray) -> dict[str, Any]:
+    codes, limits = signed_bytes(weights)
+    return {"n": weights.shape[1], "codes": packed(codes, "u1"), "limits": packed(limits)}
+
+
+def _kernels(kernels: np.ndarray) -> dict[str, Any]:
+    codes, limits = signed_bytes(kernels)
+    return {**sheets(_beside(codes)), "n": len(kernels), "channels": kernels.shape[1], "limits": packed(limits)}
+
+
+def _held(held: HeldResponses, most: float) -> dict[str, Any]:
+    """Points of each neuron's scatter, an image a point; of more than there is room for, evenly spaced ones."""
+    n_points = int(min(_MOST_POINTS, max(20, most / 3)))
+    kept = spaced(len(held.rows), n_points)
+    arrays = [held.predictions[kept].T, held.observed[kept].T]
+    n_bytes = int(most * held.predictions.shape[1])
+    codes, low, high, kind = within_limits(arrays, n_bytes * 2 // 3)
+    errors, error_limits = unsigned_bytes(held.errors[kept].T)
+    shown = kept[kept < len(held.thumbnails)]
+    return {
+        "rows": held.rows[kept].tolist(),
+        "nImages": held.n_images,
+        "repeats": held.n_repeats[kept].tolist(),
+        "predicted": packed(codes[0], kind),
+        "observed": packed(codes[1], kind),
+        "low": packed(low),
+        "high": packed(high),
+        "errors": packed(errors, "u1"),
+        "errorLimits": packed(error_limits),
+        "hasErrors": bool(np.isfinite(held.errors).any()),
+        "thumbnailCount": len(shown),
+        "thumbnails": _pictures(held.thumbnails[shown]) if len(shown) else None,
+    }
+
+
+def _history(history: pd.DataFrame) -> dict[str, Any] | None:
+    """Losses by step for each candidate, or the validation loss of each strength."""
+    if "step" in history and len(history):
+        candidates = []
+        for number, part in _by_candidate(history):
+            some = part.iloc[spaced(len(part), _MOST_CHECKS)]
+            columns = {name: _finite(some[name]) for name in ("step", "training_loss", "validation_loss")}
+            candidates.append({"number": int(number), **columns, "rate": _finite(some["learning_rate"])})
+        return {"kind": "steps", "candidates": candidates}
+    if "validation_loss" in history and len(history):
+        names = [name for name in history if name != "validation_loss"]
+        rows = {name: _finite(history[name]) for name in names}
+        return {"kind": "strengths", "names": names, "values": rows, "losses": _finite(history["validation_loss"])}
+    return None
+
+
+def _by_candidate(history: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
+    if "candidate" not in history:
+        return [(0, history)]
+    return [(number, history[history["candidate"] == number]) for number in sorted(history["candidate"].unique())]
+
+
+def _finite(column: Any) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in np.asarray(column, float)]

@@ -1,0 +1,218 @@
+"""The report as a file: what is in it is what was found, nothing in it can become code, and its colours can be read."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import whatwhere as ww
+from whatwhere import runs
+from whatwhere.catalogue import make_model
+from whatwhere.errors import InputError, RunError
+from whatwhere.exploration import explore_runs
+from whatwhere.report.explorer import document
+from whatwhere.report.explorer.packing import packed, sheets, signed_bytes, within_limits
+
+SMALL = {
+    "core": {"kernel_sizes": [5], "n_maps": 2},
+    "training": {"batch_size": 20, "max_steps": 6, "check_every": 3},
+}
+HOSTILE = "<script>window.broken=1</script>{{STYLE}}&amp;"
+
+
+def recording(names: list[str] | None = None, test: bool = True) -> ww.Recording:
+    rng = np.random.default_rng(0)
+    held = ww.HeldOut(rng.normal(size=(9, 12, 17)), rng.poisson(2, (27, 4)), np.repeat(np.arange(9), 3))
+    neurons = pd.DataFrame(index=names or ["a", "b", "c", HOSTILE])
+    images = rng.normal(size=(80, 12, 17)).astype(np.float32)
+    return ww.Recording(images, rng.poisson(2, (80, 4)), test=held if test else None, neurons=neurons, name=HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "run"
+    runs.fit_run(make_model("factorized", SMALL), recording(), folder)
+    return folder
+
+
+def data_of(html: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
+
+
+def unpacked(of: dict) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(of["data"]), np.dtype(of["type"]).newbyteorder("<"))
+
+
+def cells(spec: dict, n: int) -> np.ndarray:
+    found = []
+    for i in range(n):
+        sheet = spec["sheets"][i // spec["perSheet"]]
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(sheet.partition(",")[2]))))
+        row, column = divmod(i % spec["perSheet"], spec["columns"])
+        top, left = row * spec["height"], column * spec["width"]
+        found.append(picture[top : top + spec["height"], left : left + spec["width"]])
+    return np.array(found)
+
+
+def test_the_page_holds_the_runs_numbers(run: Path) -> None:
+    explored = explore_runs([run])
+    found = data_of(document(explored))["runs"][0]
+    kept = pd.read_csv(run / "scores.csv")
+    assert found["neurons"] == list(kept["neuron"])
+    np.testing.assert_allclose(unpacked(found["scores"]["correlation"]), kept["correlation"], rtol=1e-6)
+    np.testing.assert_allclose(unpacked(found["locations"]).reshape(-1, 2), kept[["row", "column"]])
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert found["summary"]["correlation"] == metrics["correlation"]
+    masks, wanted = found["masks"], explored.runs[0].masks.values[:, 0]
+    shown = (cells(masks, 4).astype(float) - 128) / 127 * unpacked(masks["limits"])[:, None, None]
+    np.testing.assert_allclose(shown, wanted, atol=np.abs(wanted).max() / 250)
+    held, kept_held = found["held"], explored.runs[0].held
+    low, high = unpacked(held["low"])[:, None], unpacked(held["high"])[:, None]
+    observed = low + (high - low) * unpacked(held["observed"]).reshape(4, 9) / 65534
+    np.testing.assert_allclose(observed, kept_held.observed.T, atol=1e-3)
+
+
+def test_what_the_policy_names_is_what_is_there_and_all_else_is_forbidden(run: Path) -> None:
+    html = document(explore_runs([run]))
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)[1]
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    for tag, kind in (("script", "script-src"), ("style", "style-src")):
+        text = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.DOTALL)[1]
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind} 'sha256-{digest}'" in policy
+    assert re.search(r"img-src data:;", policy)
+
+
+def test_nothing_points_outside(run: Path) -> None:
+    html = document(explore_runs([run]))
+    assert re.findall(r'(?:src|href)="([^"]*)"', html) == ["#neuron"]
+    assert "@import" not in html
+    assert "url(" not in html
+    assert not re.search(r"https?://", html)
+    for word in ("fetch(", "XMLHttpRequest", "WebSocket", "sendBeacon", "innerHTML", "eval("):
+        assert word not in html
+
+
+def test_text_of_the_recording_is_only_ever_text(run: Path) -> None:
+    html = document(explore_runs([run]))
+    assert "<script>window" not in html
+    assert html.count("<script") == 2
+    assert data_of(html)["runs"][0]["neurons"][3] == HOSTILE
+    assert "&lt;script&gt;window.broken=1&lt;/script&gt;{{STYLE}}&amp;amp;</h1>" in html
+
+
+def test_the_same_run_gives_the_same_page(run: Path) -> None:
+    assert document(explore_runs([run])) == document(explore_runs([run]))
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 7), (7, 5, 3, 3), (5000, 31, 32)])
+def test_every_picture_is_found_again_on_its_sheet(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    pictures = rng.integers(0, 255, shape).astype(np.uint8)
+    spec = sheets(pictures)
+    some = min(7, len(pictures))
+    np.testing.assert_array_equal(cells(spec, some), pictures[:some])
+    assert max(spec["columns"] * spec["width"], spec["perSheet"] // spec["columns"] * spec["height"]) <= 4096
+    assert spec["perSheet"] * len(spec["sheets"]) >= len(pictures)
+
+
+def test_pictures_of_several_sheets_are_found_too() -> None:
+    pictures = np.broadcast_to(np.arange(5, dtype=np.uint8)[:, None, None], (5, 2500, 2100))
+    spec = sheets(pictures)
+    assert len(spec["sheets"]) == 5
+    np.testing.assert_array_equal(cells(spec, 5), pictures)
+
+
+def test_codes_are_within_half_a_step(rng: np.random.Generator) -> None:
+    values = rng.normal(size=(6, 40))
+    values[2] = 0
+    codes, limits = signed_bytes(values)
+    np.testing.assert_allclose(
+        (codes.astype(float) - 128) / 127 * limits[:, None], values, atol=limits.max() / 254 + 1e-6
+    )
+    values[3, 4] = np.nan
+    for most, kind, steps in ((10**6, "u2", 65534), (0, "u1", 254)):
+        (found,), low, high, told = within_limits([values], most)
+        assert told == kind
+        span = np.where(high > low, high - low, 1)[:, None]
+        again = low[:, None] + span * found / steps
+        finite = np.isfinite(values)
+        np.testing.assert_allclose(again[finite], values[finite], atol=float(span.max()) / steps)
+        assert found[3, 4] == steps + 1
+    assert unpacked(packed([1.5, np.nan]))[0] == 1.5
+
+
+def test_a_report_from_python(run: Path, tmp_path: Path) -> None:
+    model = ww.load_model(run)
+    path = ww.report(model, recording(), tmp_path / "report.html")
+    assert path == tmp_path / "report.html"
+    found = data_of(path.read_text(encoding="utf-8"))["runs"][0]
+    assert found["scores"] == data_of(document(explore_runs([run])))["runs"][0]["scores"]
+    with pytest.raises(RunError, match=r"report\.html exists already: overwrite it \(--overwrite\), or choose another"):
+        ww.report(model, recording(), path)
+    ww.report({"one": model, "two": model}, recording(), path, overwrite=True)
+    both = data_of(path.read_text(encoding="utf-8"))
+    assert [one["name"] for one in both["runs"]] == ["one", "two"]
+    assert {one["mean"] for one in both["differences"] if one["n"]} == {0.0}
+    with pytest.raises(RunError, match=r"the folder .* does not exist: make it first"):
+        ww.report(model, recording(), tmp_path / "no" / "report.html")
+    with pytest.raises(RunError, match="is a folder: name a file in it"):
+        ww.report(model, recording(), tmp_path)
+    with pytest.raises(InputError, match="lacks 4 of the 4 neurons"):
+        ww.report(model, recording(["x", "y", "z", "w"]), tmp_path / "other.html")
+
+
+def test_the_command_line_writes_it(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    ww.save(recording(["a", "b", "c", "d"]), tmp_path / "session.npz")
+    fit = ("fit", "session.npz", "--model", "ridge", "--set", "ridge.strengths=[1, 10]")
+    code, out, err = command(tmp_path, *fit, "--out", "run")
+    assert (code, err) == (0, "")
+    assert re.search(r"report: run/report\.html \([\d.]+ KiB\), open it in a browser\n", out)
+    found = data_of((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))["runs"][0]
+    assert found["command"] == "whatwhere fit session.npz --model ridge --set 'ridge.strengths=[1, 10]' --out run"
+    assert found["commandIsExact"]
+
+    code, out, err = command(tmp_path, *fit, "--out", "other", "--no-report")
+    assert code == 0
+    assert "report" not in out
+    assert not (tmp_path / "other" / "report.html").exists()
+
+    code, out, err = command(tmp_path, "report", "run", "other", "-o", "both.html")
+    assert (code, err) == (0, "")
+    assert out.startswith("report: both.html (")
+    assert [one["name"] for one in data_of((tmp_path / "both.html").read_text())["runs"]] == ["run", "other"]
+    assert command(tmp_path, "report", "run", "-o", "both.html")[0] == 4
+    assert command(tmp_path, "report", "run", "-o", "both.html", "--overwrite")[0] == 0
+    assert command(tmp_path, "report", "nothing")[0] == 4
+    (tmp_path / "other" / "data.json").unlink()
+    (tmp_path / "other" / "heldout.npz").unlink()
+    assert command(tmp_path, "report", "other")[0] == 0
+    assert data_of((tmp_path / "other" / "report.html").read_text())["runs"][0]["held"] is None
+    assert command(tmp_path, "report", "other", "--recording", "session.npz")[0] == 0
+    assert data_of((tmp_path / "other" / "report.html").read_text())["runs"][0]["held"]["nImages"] == 9
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_has_the_contrast_that_wcag_asks_for(run: Path) -> None:
+    style = re.search(r"<style>(.*?)</style>", document(explore_runs([run])), re.DOTALL)[1]
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})[;\s]", style))
+    full = {
+        name: f"#{''.join(2 * c for c in value[1:])}" if len(value) == 4 else value for name, value in colours.items()
+    }
+    pairs = [(text, ground) for text in ("ink", "soft", "accent") for ground in ("paper", "ground", "accent-ground")]
+    for text, ground in [*pairs, ("warn", "warn-ground"), ("ink", "warn-ground")]:
+        light, dark = sorted((luminance(full[text]), luminance(full[ground])), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)

@@ -1,0 +1,128 @@
+"""What a run keeps of its recording: the numbers, and that damage is named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import whatwhere as ww
+from whatwhere import run_data
+from whatwhere.errors import FormatError, InputError
+from whatwhere.run_data import averaged, data_of, held_responses, keep_data, read_data, shrunken, thumbnails
+
+
+def recording(rng: np.random.Generator, n_channels: int = 1) -> ww.Recording:
+    images = rng.normal(size=(60, n_channels, 8, 11)).astype(np.float32)
+    index = np.array([2, 0, 1, 0, 2, 2, 3])  # ragged: image 1 and 3 once, 0 twice, 2 three times
+    test = ww.HeldOut(rng.normal(size=(4, n_channels, 8, 11)), rng.normal(size=(7, 3)), index)
+    neurons = pd.DataFrame(
+        {"depth": [1.5, np.nan, 3.0], "area": ["V1", None, "LM"], "good": [True, False, True]}, index=["b", "a", "c"]
+    )
+    return ww.Recording(images, rng.normal(size=(60, 3)), test=test, neurons=neurons)
+
+
+def test_means_and_errors_are_those_of_each_images_trials(rng: np.random.Generator) -> None:
+    test = recording(rng).test
+    means, errors = averaged(test, np.array([2, 0, 3]))
+    for place, image in enumerate([2, 0, 3]):
+        trials = test.responses[test.image_index == image].astype(float)
+        np.testing.assert_allclose(means[place], trials.mean(0), rtol=1e-6)
+        if len(trials) > 1:
+            np.testing.assert_allclose(errors[place], trials.std(0, ddof=1) / np.sqrt(len(trials)), rtol=1e-5)
+    assert np.isnan(errors[2]).all()
+    np.testing.assert_allclose(averaged(test, np.arange(4))[0], test.mean_responses(), rtol=1e-6)
+
+
+def test_what_is_kept_comes_back(rng: np.random.Generator, tmp_path: Path) -> None:
+    given = recording(rng)
+    model = ww.Ridge(strengths=[1.0]).fit(given)
+    data = data_of(model, given, "whatwhere fit x.h5 --out 'a b'")
+    keep_data(data, tmp_path)
+    found = read_data(tmp_path, 3)
+    assert found is not None
+    assert found.facts == json.loads(json.dumps(data.facts))
+    assert found.facts["command"] == "whatwhere fit x.h5 --out 'a b'"
+    assert found.facts["neurons"] == {
+        "depth": [1.5, None, 3.0],
+        "area": ["V1", None, "LM"],
+        "good": ["True", "False", "True"],
+    }
+    assert (found.facts["recording"]["repeats_min"], found.facts["recording"]["repeats_max"]) == (1, 3)
+    assert found.held is not None
+    np.testing.assert_array_equal(found.held.predictions, model.predict(given.test.images))
+    assert found.held.n_images == 4
+    np.testing.assert_array_equal(found.held.n_repeats, [2, 1, 3, 1])
+    np.testing.assert_array_equal(found.held.thumbnails, thumbnails(given.test.read_images()))
+
+
+def test_of_a_recording_with_other_neurons_the_models_own_are_kept(rng: np.random.Generator) -> None:
+    given = recording(rng)
+    model = ww.Ridge(strengths=[1.0]).fit(given.select_neurons([2, 0]))
+    held = data_of(model, given).held
+    assert held is not None
+    np.testing.assert_allclose(held.observed, given.test.mean_responses()[:, [2, 0]], rtol=1e-6)
+    with pytest.raises(InputError, match=r"lacks 1 of the 2 neurons that the model was fitted to: c"):
+        data_of(model, given.select_neurons([0, 1]))
+
+
+def test_of_very_many_predictions_evenly_spaced_images_are_kept(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = recording(rng)
+    model = ww.Ridge(strengths=[1.0]).fit(given)
+    monkeypatch.setattr(run_data, "MOST_NUMBERS", 6)  # two images of three neurons
+    held = held_responses(model, given.test)
+    np.testing.assert_array_equal(held.rows, [0, 3])
+    np.testing.assert_allclose(held.observed, given.test.mean_responses()[[0, 3]], rtol=1e-6)
+    assert held.n_images == 4
+
+
+def test_without_a_test_set_there_are_facts_alone(rng: np.random.Generator, tmp_path: Path) -> None:
+    given = recording(rng)
+    keep_data(data_of(ww.Ridge(strengths=[1.0]).fit(given), given), tmp_path)
+    bare = ww.Recording(given.images, given.responses)
+    keep_data(data_of(ww.Ridge(strengths=[1.0]).fit(bare), bare), tmp_path)
+    found = read_data(tmp_path, 3)
+    assert found is not None
+    assert found.held is None
+    assert "n_test_images" not in found.facts["recording"]
+    assert not (tmp_path / "heldout.npz").exists()
+    assert read_data(tmp_path / "nothing", 3) is None
+
+
+@pytest.mark.parametrize(
+    ("n_channels", "shape"), [(1, (2, 1, 20, 30)), (3, (2, 3, 20, 30)), (2, (2, 1, 20, 30)), (5, (2, 1, 20, 30))]
+)
+def test_thumbnails_have_one_or_three_channels(rng: np.random.Generator, n_channels: int, shape: tuple) -> None:
+    images = rng.integers(0, 255, (2, n_channels, 60, 90)).astype(np.uint8)
+    small = thumbnails(images, 30)
+    assert small.shape == shape
+    assert small.dtype == np.uint8
+    if n_channels == 1:  # brighter stays brighter, averaged over squares of 3 pixels
+        means = images[:, 0].reshape(2, 20, 3, 30, 3).mean((2, 4))
+        order = np.argsort(means.ravel())
+        assert (np.diff(small.ravel()[order].astype(int)) >= 0).all()
+
+
+def test_shrinking_is_the_mean_of_squares_ends_included(rng: np.random.Generator) -> None:
+    values = rng.normal(size=(2, 3, 5, 7))
+    small = shrunken(values, 2)
+    assert small.shape == (2, 3, 3, 4)
+    np.testing.assert_allclose(small[..., 0, 0], values[..., :2, :2].mean((-1, -2)))
+    np.testing.assert_allclose(small[..., 2, 3], values[..., 4, 6])
+    np.testing.assert_allclose(shrunken(np.full((4, 4), 2.0), 3), 2.0)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other neurons", "no JSON", "lacks a part"])
+def test_damaged_files_are_named(rng: np.random.Generator, tmp_path: Path, damage: str) -> None:
+    given = recording(rng)
+    keep_data(data_of(ww.Ridge(strengths=[1.0]).fit(given), given), tmp_path)
+    if damage == "truncated":
+        content = (tmp_path / "heldout.npz").read_bytes()
+        (tmp_path / "heldout.npz").write_bytes(content[: len(content) // 2])
+    elif damage != "other neurons":
+        (tmp_path / "data.json").write_text("{" if damage == "no JSON" else "{}")
+    with pytest.raises(FormatError, match=r"data.json and heldout.npz that cannot be read .*: delete both"):
+        read_data(tmp_path, 2 if damage == "other neurons" else 3)
