@@ -1,4 +1,4 @@
-"""How the pages are built: `make docs`. What they say of options, models and published numbers is read from the code."""
+"""How the pages are built: `make docs`. What they say of options, models and scores is read from the code."""
 
 import sys
 from importlib.metadata import version as version_of
@@ -7,7 +7,6 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "_extensions"))
 
-from gallery_figures import scrape_figures  # noqa: E402  # found through the path above
 
 project = "whatwhere"
 author = "whatwhere developers"
@@ -17,9 +16,9 @@ version = release = version_of("whatwhere")
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
     "markdown_docstrings",
+    "mathml",
     "tables_from_code",
 ]
 exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py", "gallery/**/*.md5", "**/sg_execution_times.rst"]
@@ -45,8 +44,8 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"^(?!.*optimisers\.py$)",
-    "within_subsection_order": "ExplicitOrder",
-    "image_scrapers": (scrape_figures,),
+    "within_subsection_order": "gallery_figures.ReadingOrder",
+    "image_scrapers": ("gallery_figures.scrape_figures",),
     "capture_repr": ("_repr_html_",),
     "show_memory": False,
     "show_signature": False,
@@ -57,7 +56,6 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "reset_modules": (),
 }
-sphinx_gallery_conf["within_subsection_order"] = "gallery_figures.ReadingOrder"
 
 html_theme = "furo"
 html_title = f"whatwhere {release}"
@@ -65,4 +63,4 @@ html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 html_copy_source = False
 html_show_sourcelink = False
-mathjax3_config = {"tex": {"macros": {"norm": [r"\lVert #1 \rVert", 1]}}}
+html_math_renderer = "mathml"

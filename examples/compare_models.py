@@ -12,15 +12,15 @@ from whatwhere import report
 from whatwhere.comparison import compare
 from whatwhere.simulation import gabor_population, simulate
 
-population = gabor_population(40, image_size=(20, 28), kernel_size=11, nonlinearity="relu", mean_rate=0.5, seed=0)
-recording = simulate(population, 1500, n_test_images=100, n_repeats=10, noise="poisson", mean_rate=0.5, seed=0)
+population = gabor_population(24, image_size=(20, 28), kernel_size=11, nonlinearity="relu", mean_rate=0.5, seed=0)
+recording = simulate(population, 800, n_test_images=100, n_repeats=10, noise="poisson", mean_rate=0.5, seed=0)
 
 # %%
 # Options are given by concern for every network, or under a model's own name for that one alone.
 
 values = {
     "core": {"kernel_sizes": [11], "n_maps": 4},
-    "training": {"max_steps": 800},
+    "training": {"max_steps": 250},
     "factorized": {"penalties": {"product_l1": 0.03}},
     "fixed-mask": {"penalties": {"feature_l1": 0.01}},
     "posterior": {"penalties": {"feature_l1": 0.005}},

@@ -14,12 +14,12 @@ from whatwhere.simulation import location_errors, simulate, simulate_population,
 # %%
 # The recording
 # -------------
-# Forty on-centre, off-surround neurons of two sizes, images of white noise, and noise as in the paper: its variance
+# Thirty on-centre, off-surround neurons of two sizes, images of white noise, and noise as in the paper: its variance
 # is the size of the rate. Images are higher than nothing and wider than high: height comes before width.
 
 SIZE = (24, 32)
-population = simulate_population(40, image_size=SIZE, kernel_size=11, size_factors=(0.4, 0.8), mean_rate=0.3, seed=0)
-recording = simulate(population, 2000, n_test_images=100, n_repeats=10, seed=0)
+population = simulate_population(30, image_size=SIZE, kernel_size=11, size_factors=(0.4, 0.8), mean_rate=0.3, seed=0)
+recording = simulate(population, 1200, n_test_images=100, n_repeats=10, seed=0)
 print(recording)
 
 # %%
@@ -33,7 +33,7 @@ model = ww.FactorizedCNN(
     core={"kernel_sizes": [11], "n_maps": 2},
     readout={"start": "types"},
     penalties={"mask_l1": 0.02},
-    training={"learning_rate": 0.005, "max_steps": 1200},
+    training={"learning_rate": 0.005, "max_steps": 600},
 ).fit(recording)
 report.history(model.history_)
 

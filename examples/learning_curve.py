@@ -12,7 +12,7 @@ from whatwhere import report
 from whatwhere.comparison import compare
 from whatwhere.simulation import simulate, simulate_population
 
-population = simulate_population(30, image_size=(20, 28), kernel_size=9, size_factors=(0.5,), mean_rate=0.3, seed=2)
+population = simulate_population(20, image_size=(20, 28), kernel_size=9, size_factors=(0.5,), mean_rate=0.3, seed=2)
 recording = simulate(population, 1600, n_test_images=100, n_repeats=10, seed=2)
 
 # %%
@@ -20,7 +20,7 @@ recording = simulate(population, 1600, n_test_images=100, n_repeats=10, seed=2)
 
 values = {
     "core": {"kernel_sizes": [9]},
-    "training": {"max_steps": 800},
+    "training": {"max_steps": 250},
     "factorized": {"penalties": {"mask_l1": 0.03}},
     "ridge": {"strengths": [0.1, 1.0, 10.0, 100.0]},
 }

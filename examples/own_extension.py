@@ -148,7 +148,7 @@ for of_model in PRESETS.values():
 
 population = simulate_population(20, image_size=(20, 28), kernel_size=9, size_factors=(0.5,), mean_rate=0.3, seed=0)
 recording = simulate(population, 800, n_test_images=100, n_repeats=5, seed=0)
-model = PatchCNN("simulation", core={"kernel_sizes": [9]}, training={"max_steps": 500}).fit(recording)
+model = PatchCNN("simulation", core={"kernel_sizes": [9]}, training={"max_steps": 250}).fit(recording)
 with TemporaryDirectory() as folder:
     again = ww.load_model(model.save(folder))
 print(f"FEV {model.evaluate(recording).summary['fev']['mean']:.2f}")

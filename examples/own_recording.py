@@ -14,7 +14,7 @@ from whatwhere import report
 from whatwhere.errors import InputError
 
 rng = np.random.default_rng(0)
-N_IMAGES, N_TEST, N_NEURONS = 1000, 40, 12
+N_IMAGES, N_TEST, N_NEURONS = 700, 40, 8
 HEIGHT, WIDTH = 18, 26
 
 # %%
@@ -58,7 +58,7 @@ except InputError as error:
 model = ww.PosteriorCNN(
     core={"kernel_sizes": [5, 3], "n_maps": 6},
     penalties={"feature_l1": 0.005},
-    training={"max_steps": 600},
+    training={"max_steps": 200, "validation_fraction": 0.15},
 ).fit(recording)
 table = model.evaluate(recording)
 table.neurons[["correlation", "noise_ceiling", "feve"]].round(2)

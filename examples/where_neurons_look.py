@@ -12,9 +12,9 @@ from whatwhere.core import map_offset
 from whatwhere.simulation import credible_coverage, simulate, simulate_population, true_positions
 
 SIZE = (28, 36)
-population = simulate_population(60, image_size=SIZE, kernel_size=11, size_factors=(0.6,), seed=3)
+population = simulate_population(50, image_size=SIZE, kernel_size=11, size_factors=(0.6,), seed=3)
 recording = simulate(population, 300, n_test_images=100, n_repeats=10, seed=3)
-model = ww.PosteriorCNN("simulation", core={"kernel_sizes": [11]}, training={"max_steps": 1000}).fit(recording)
+model = ww.PosteriorCNN("simulation", core={"kernel_sizes": [11]}, training={"max_steps": 500}).fit(recording)
 
 # %%
 # Of three neurons, the surest, the middle one and the least sure: the place with its 50 and 90 % regions.

@@ -10,17 +10,19 @@ _TAG = re.compile(r"\\tag\{([^}]*)\}")
 
 
 def formula(text: str, *, block: bool) -> str:
-    """LaTeX as MathML; a `\\tag{2}` is taken out."""
+    """LaTeX as MathML, without its tag."""
     result: str = tex2mathml(_TAG.sub("", text).strip(), as_block=block)
     return result
 
 
 def visit_math(self: Any, node: nodes.math) -> None:
+    """One within a line."""
     self.body.append(formula(node.astext(), block=False))
     raise nodes.SkipNode
 
 
 def visit_math_block(self: Any, node: nodes.math_block) -> None:
+    """One by itself, its number on the right."""
     text = node.astext()
     tag = _TAG.search(text)
     number = f'<span class="eqno">({tag[1]})</span>' if tag else ""
