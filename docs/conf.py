@@ -29,7 +29,12 @@ myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 
 # API
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    # scikit-learn's, which it puts into every class
+    "exclude-members": "set_fit_request, set_predict_request, set_score_request, set_partial_fit_request",
+}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -54,7 +59,8 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "remove_config_comments": True,
     "abort_on_example_error": True,
-    "reset_modules": (),
+    "reset_modules": ("gallery_figures.reset_names",),
+    "reset_modules_order": "both",
 }
 
 html_theme = "furo"

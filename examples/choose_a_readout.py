@@ -14,14 +14,14 @@ from whatwhere import report
 from whatwhere.core import map_offset
 from whatwhere.simulation import hit_rate, location_errors, simulate, simulate_population
 
-SIZE = (24, 32)
-population = simulate_population(30, image_size=SIZE, kernel_size=11, size_factors=(0.6,), seed=1)
+SIZE = (20, 28)
+population = simulate_population(24, image_size=SIZE, kernel_size=11, size_factors=(0.6,), seed=1)
 recording = simulate(population, 800, n_test_images=100, n_repeats=10, seed=1)
 
 # %%
 # All have one kernel, and the same core options. Strengths are those that the preset would choose among.
 
-common = {"core": {"kernel_sizes": [11]}, "training": {"max_steps": 500}}
+common = {"core": {"kernel_sizes": [11]}, "training": {"max_steps": 300}}
 models = {
     "posterior": ww.PosteriorCNN("simulation", **common),
     "factorized": ww.FactorizedCNN("simulation", penalties={"mask_l1": 0.03}, **common),

@@ -15,7 +15,7 @@ from whatwhere.simulation import location_errors, simulate, simulate_population,
 # The recording
 # -------------
 # Thirty on-centre, off-surround neurons of two sizes, images of white noise, and noise as in the paper: its variance
-# is the size of the rate. Images are higher than nothing and wider than high: height comes before width.
+# is the size of the rate. Height comes before width, always.
 
 SIZE = (24, 32)
 population = simulate_population(30, image_size=SIZE, kernel_size=11, size_factors=(0.4, 0.8), mean_rate=0.3, seed=0)
@@ -32,8 +32,8 @@ model = ww.FactorizedCNN(
     "simulation",
     core={"kernel_sizes": [11], "n_maps": 2},
     readout={"start": "types"},
-    penalties={"mask_l1": 0.02},
-    training={"learning_rate": 0.005, "max_steps": 600},
+    penalties={"mask_l1": 0.1},
+    training={"learning_rate": 0.003, "max_steps": 600},
 ).fit(recording)
 report.history(model.history_)
 

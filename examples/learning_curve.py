@@ -13,7 +13,7 @@ from whatwhere.comparison import compare
 from whatwhere.simulation import simulate, simulate_population
 
 population = simulate_population(20, image_size=(20, 28), kernel_size=9, size_factors=(0.5,), mean_rate=0.3, seed=2)
-recording = simulate(population, 1600, n_test_images=100, n_repeats=10, seed=2)
+recording = simulate(population, 1000, n_test_images=100, n_repeats=10, seed=2)
 
 # %%
 # One seed draws the split, the subsets and the neurons for all models.
@@ -31,7 +31,7 @@ with TemporaryDirectory() as folder:
         folder,
         values=values,
         preset="simulation",
-        images=(200, 400, 800, "all"),
+        images=(250, 500, "all"),
     )
 report.learning_curve(found.curve, found.outlooks, label="correlation")
 

@@ -8,6 +8,11 @@ from weakref import WeakSet
 from matplotlib.figure import Figure
 from sphinx_gallery.scrapers import figure_rst
 
+from whatwhere.catalogue import MODELS
+from whatwhere.formats import FORMATS
+from whatwhere.presets import PRESETS
+from whatwhere.readouts import READOUTS
+
 ORDER = (
     "fit_and_see.py",
     "own_recording.py",
@@ -20,6 +25,8 @@ ORDER = (
 )
 """As they are to be read."""
 
+_NAMES: list[dict[str, Any]] = [FORMATS, READOUTS, MODELS, *PRESETS.values()]
+_KNOWN = [dict(names) for names in _NAMES]
 _SHOWN: "WeakSet[Figure]" = WeakSet()
 
 
@@ -34,6 +41,13 @@ def scrape_figures(block: tuple[Any, ...], block_vars: dict[str, Any], gallery_c
         _SHOWN.add(figure)
         paths.append(path)
     return figure_rst(paths, gallery_conf["src_dir"])
+
+
+def reset_names(gallery_conf: dict[str, Any], filename: str) -> None:
+    """The dicts of names as they were: what an example adds to them is not the package's."""
+    for names, known in zip(_NAMES, _KNOWN, strict=True):
+        names.clear()
+        names.update(known)
 
 
 class ReadingOrder:

@@ -7,12 +7,16 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
 _TAG = re.compile(r"\\tag\{([^}]*)\}")
+_HAT = re.compile(
+    r"<munderover>\s*(<mi>\w</mi>)\s*(<mi>\w</mi>|<mrow>.*?</mrow>)\s*(<mo[^>]*>\u02c6</mo>)\s*</munderover>", re.DOTALL
+)
+"""docutils puts the index of a letter with a hat below it."""
 
 
 def formula(text: str, *, block: bool) -> str:
     """LaTeX as MathML, without its tag."""
-    result: str = tex2mathml(_TAG.sub("", text).strip(), as_block=block)
-    return result
+    drawn: str = tex2mathml(_TAG.sub("", text).strip(), as_block=block)
+    return _HAT.sub(r"<msub><mover>\1\3</mover>\2</msub>", drawn)
 
 
 def visit_math(self: Any, node: nodes.math) -> None:
