@@ -2,9 +2,13 @@
 Where neurons look, and how surely
 ==================================
 
-The posterior readout infers a probability for every place. Few images leave some neurons uncertain: the regions say
-which, and since the truth is known here, whether they say so rightly.
+The posterior readout infers a probability for every place. Some neurons here are recorded badly: the regions say which,
+and since the truth is known, whether they say so rightly.
 """
+
+from dataclasses import replace
+
+import numpy as np
 
 import whatwhere as ww
 from whatwhere import report
@@ -14,6 +18,13 @@ from whatwhere.simulation import credible_coverage, simulate, simulate_populatio
 SIZE = (28, 36)
 population = simulate_population(50, image_size=SIZE, kernel_size=11, size_factors=(0.6,), seed=3)
 recording = simulate(population, 300, n_test_images=100, n_repeats=10, seed=3)
+
+# %%
+# Noise is added to the responses, from none for the first neuron to four times its standard deviation for the last.
+
+spread = recording.responses.std(0) * np.linspace(0, 4, recording.n_neurons)
+noise = spread * np.random.default_rng(0).standard_normal(recording.responses.shape)
+recording = replace(recording, responses=recording.responses + noise)
 model = ww.PosteriorCNN("simulation", core={"kernel_sizes": [11]}, training={"max_steps": 500}).fit(recording)
 
 # %%
