@@ -9,10 +9,11 @@ PEERS := .venv-peers
 # because the environment of a copied checkout would still run the original's code.
 INSTALLED := installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 STAMP := $(VENV)/$(INSTALLED)
+DOCS_STAMP := $(VENV)/docs-$(INSTALLED)
 PEERS_STAMP := $(PEERS)/$(INSTALLED)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint typecheck bench bench-peers clean
+.PHONY: help demo test lint typecheck docs bench bench-peers clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F ': ' '{ printf "make %-11s %s\n", $$1, $$2 }'
@@ -30,6 +31,9 @@ lint: $(STAMP)  ## check style and format
 typecheck: $(STAMP)  ## check the types of src
 	$(BIN)/mypy src
 
+docs: $(DOCS_STAMP)  ## build the documentation, into docs/_build/html
+	$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build/html
+
 bench: $(STAMP)  ## time the workloads of benchmarks/
 	$(BIN)/python benchmarks/run.py
 
@@ -37,7 +41,7 @@ bench-peers: $(PEERS_STAMP)  ## time them beside neuralpredictors and openretina
 	$(PEERS)/bin/python benchmarks/run_peers.py
 
 clean:  ## remove outputs, builds and caches; .venv and .venv-peers stay
-	rm -rf demo build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo build dist docs/_build docs/gallery src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -path ./$(PEERS) -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # $(call install,folder,package): the package and what it needs, of the pinned versions, into an environment there.
@@ -52,6 +56,11 @@ endef
 
 $(STAMP): pyproject.toml constraints.txt
 	$(call install,$(VENV),".[dev]")
+	@touch $@
+
+# Into the same environment: the examples run with what the tests run with.
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[docs]"
 	@touch $@
 
 # The other libraries come without what they ask for, which would pull another torch: whatwhere's is theirs, too.

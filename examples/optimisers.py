@@ -1,9 +1,13 @@
-"""One model, one loss, one start, five optimisers: the loss against time, as a figure.
+"""
+Optimisers on one loss
+======================
 
-`python examples/optimisers.py --out optimisers.png` takes about half a minute on two cores. Linear neurons with one
+One model, one loss, one start, five optimisers: the loss against time, as a figure.
+
+``python examples/optimisers.py --out optimisers.png`` takes about half a minute on two cores. Linear neurons with one
 kernel are simulated (images are not square), a convolutional core read at fixed pixels is fitted to them by each method
 on all images at once, and each may take so many seconds. Quasi-Newton and Newton methods settle a smooth loss of a few
-hundred parameters; Nelder-Mead, which sees no gradient, does not get far.
+hundred parameters; Nelder-Mead, which sees no gradient, does not get far. These pages show it without running it.
 """
 
 import argparse
@@ -50,7 +54,7 @@ def compare(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compares the methods and writes the figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description="Five optimisers on one loss.")
     parser.add_argument("--out", type=Path, default=Path("optimisers.png"), help="file to write the figure to")
     parser.add_argument("--neurons", type=int, default=12)
     parser.add_argument("--images", type=int, default=400)

@@ -1,11 +1,21 @@
 """The examples run, small, and show what they say."""
 
 import importlib.util
+from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+
+import whatwhere as ww
+from whatwhere.catalogue import MODELS
+from whatwhere.errors import OptionError
+from whatwhere.formats import FORMATS
+from whatwhere.presets import PRESETS
+from whatwhere.readouts import READOUTS
+from whatwhere.simulation import hit_rate
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -42,3 +52,88 @@ def test_the_comparison_of_optimisers_is_drawn(optimisers: ModuleType, tmp_path:
     out = tmp_path / "optimisers.png"
     optimisers.main(["--out", str(out), "--neurons", "2", "--images", "60", "--seconds", "0.2"])
     assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_fit_and_see_finds_places_and_types() -> None:
+    shown = load("fit_and_see")
+    assert shown.fev["mean"] > 0.8
+    assert hit_rate(shown.errors) > 0.9
+    assert shown.accuracy > 0.9
+
+
+def test_own_recording_is_fitted_and_what_does_not_fit_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = load("own_recording")
+    assert "responses has 699 rows but images has 700: one row per image is needed." in capsys.readouterr().out
+    assert shown.recording.neurons.index[2] == "cell-2"
+    assert shown.correlation["mean"] > 0.5
+    assert set(shown.table.absent) == {"fev"}
+
+
+def test_models_compared_have_the_networks_before_the_linear_one() -> None:
+    found = load("compare_models").found
+    scores = found.results.set_index("model")["score"]
+    assert set(scores.index) == {"posterior", "factorized", "fixed-mask", "ridge"}
+    assert scores["posterior"] > scores["ridge"] + 0.05
+    assert len(found.differences) == 6
+
+
+def test_readouts_are_told_apart_by_score_and_place() -> None:
+    rows = {name: values for name, *values in load("choose_a_readout").rows}
+    assert set(rows) == {"posterior", "factorized", "gaussian", "fixed-mask"}
+    fev, _, hits = rows["posterior"]
+    assert fev > max(values[0] for name, values in rows.items() if name != "posterior")
+    assert hits > 0.9
+
+
+def test_the_learning_curve_rises() -> None:
+    curve = load("learning_curve").found.curve
+    for _, rows in curve.groupby("model"):
+        assert rows["n_images"].tolist() == [250, 500, 1000]
+        assert rows["score"].iloc[-1] > rows["score"].iloc[0]
+
+
+def test_credible_regions_hold_about_what_they_say() -> None:
+    shown = load("where_neurons_look")
+    for coverage in shown.coverages:
+        assert coverage.low - 0.1 <= coverage.level <= coverage.high + 0.1
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """The dicts of names as they were, whatever an example adds."""
+    dicts: list[dict] = [FORMATS, READOUTS, MODELS, *PRESETS.values()]
+    before = [copy(names) for names in dicts]
+    yield
+    for names, known in zip(dicts, before, strict=True):
+        names.clear()
+        names.update(known)
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_reader_and_a_readout_of_ones_own_work_like_the_packages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = load("own_extension")
+    out = capsys.readouterr().out
+    assert "Recording('tuesday', 300 images of 1x16x22, 5 neurons, no test set)" in out
+    assert "tuesday holds no spikes.npy: copy it from the rig." in out
+    assert "the same after loading: True" in out
+    model, recording = shown.model, shown.recording
+    assert model.evaluate(recording).summary["fev"]["mean"] > 0.3
+    maps = np.random.default_rng(0).standard_normal((4, *model.model_.core.output_shape)).astype(np.float32)
+    pooled = model.model_.readout(shown.torch.from_numpy(maps)).detach().numpy()
+    expected = np.einsum("bkij,nij,nk->bn", maps, model.masks_, model.feature_weights_)  # equation 2, written out
+    np.testing.assert_allclose(pooled, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.masks_.sum((1, 2)), 1, rtol=1e-6)
+    again = shown.PatchCNN("simulation", core={"kernel_sizes": [9]}, training={"max_steps": 250}).fit(recording)
+    np.testing.assert_array_equal(again.feature_weights_, model.feature_weights_)  # the same seed, the same numbers
+    with pytest.raises(OptionError, match="the patch readout has no penalty 'mask_l1'"):
+        ww.make_model("patch", {"penalties": {"mask_l1": 0.1}}).options()
+    pytest.importorskip("onnx")
+    with pytest.raises(OptionError, match="a PatchReadout cannot be exported: expected one of FactorizedReadout, "):
+        ww.export_onnx(model, tmp_path / "model.onnx")
+
+
+def test_every_example_is_tested_here() -> None:
+    tested = Path(__file__).read_text(encoding="utf-8")
+    assert all(f'load("{path.stem}")' in tested for path in EXAMPLES.glob("*.py"))

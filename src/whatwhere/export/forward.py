@@ -56,6 +56,11 @@ def _standardised(graph: Graph, standardisation: Standardisation) -> str:
 
 def _network(graph: Graph, model: CNN, pixels: str) -> None:
     network, value = model.model_, pixels
+    if type(network.readout) not in READOUTS:
+        raise OptionError(
+            f"a {type(network.readout).__name__} cannot be exported: expected one of"
+            f" {', '.join(kind.__name__ for kind in READOUTS)}. Give export.forward.READOUTS its graph."
+        )
     for number, layer in enumerate(network.core.layers, start=1):
         value = _layer(graph, layer, f"core/layer{number}", value)
     value = READOUTS[type(network.readout)](graph, network.readout, value)

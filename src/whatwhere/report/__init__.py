@@ -20,7 +20,11 @@ from whatwhere.report.figure4 import cell_types
 from whatwhere.report.found_types import number_of_types, type_barcodes, type_confidence, type_map
 from whatwhere.report.insilico import field_grid, most_exciting_grid, orientation_tuning, size_curves
 from whatwhere.report.kernel_grid import kernels
+from whatwhere.report.kernel_use import kernels_by_use
 from whatwhere.report.learning_curve import learning_curve
+from whatwhere.report.location_regions import location_regions, region_size_against_score
+from whatwhere.report.mask_coverage import mask_coverage
+from whatwhere.report.noise_ceiling import predicted_against_observed
 from whatwhere.report.optimisation import loss_against_time
 from whatwhere.report.prediction import predicted_against_true
 from whatwhere.report.score_comparison import score_distribution
@@ -35,13 +39,18 @@ __all__ = [
     "history",
     "homogeneous_population",
     "kernels",
+    "kernels_by_use",
     "learning_curve",
+    "location_regions",
     "loss_against_time",
+    "mask_coverage",
     "masks_on_visual_field",
     "most_exciting_grid",
     "number_of_types",
     "orientation_tuning",
+    "predicted_against_observed",
     "predicted_against_true",
+    "region_size_against_score",
     "reliability",
     "report",
     "score_distribution",
