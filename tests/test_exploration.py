@@ -13,11 +13,12 @@ from whatwhere.catalogue import make_model
 from whatwhere.cli.options import gather
 from whatwhere.core import map_offset
 from whatwhere.errors import FormatError, InputError, OptionError, RunError
-from whatwhere.exploration import explore_models, explore_runs
+from whatwhere.exploration import explore_models, explore_runs, parts
 from whatwhere.exploration.attention import attention
 from whatwhere.exploration.commands import command_of
 from whatwhere.exploration.crops import around_peaks
 from whatwhere.exploration.parts import filters_of, where_parts
+from whatwhere.insilico import StudyOptions, study
 
 SMALL = {
     "core": {"kernel_sizes": [5], "n_maps": 2},
@@ -168,17 +169,34 @@ def test_types_fields_and_images_of_other_analyses_are_read(folder: Path, tmp_pa
         {"neuron": ["n1", "n3", "n5", "n7"], "type": ["a", "b", "a", "c"], "confidence": [0.1, 0.2, 0.3, 0.4]}
     ).to_csv(tmp_path / "types.csv", index=False)
     fields, corners = rng.normal(size=(4, 1, 5, 6)), np.array([[0, 0], [3, 4], [1, 1], [7, 11]])
-    np.savez(tmp_path / "fields.npz", fields=fields, corners=corners)
-    images = rng.normal(size=(4, 1, 12, 17))
-    images[2] = np.nan
-    np.savez(tmp_path / "most_exciting.npz", images=images)
+    names = ["n1", "n3", "n5", "n7"]
+    np.savez(tmp_path / "fields.npz", fields=fields, corners=corners, neurons=names)
+    images = rng.normal(size=(2, 1, 12, 17))
+    np.savez(tmp_path / "most_exciting.npz", images=images, neurons=["n5", "n7"])
     run = explore_runs([tmp_path]).runs[0]
     assert list(run.types["type"]) == ["c", "a", "b", "a"]  # in the model's order, n7, n5, n3, n1
     assert list(run.types["confidence"]) == [0.4, 0.3, 0.2, 0.1]
-    np.testing.assert_allclose(run.field.values, fields, rtol=1e-6)
-    np.testing.assert_array_equal(run.field.edges, corners - 0.5)
+    np.testing.assert_allclose(run.field.values, fields[::-1], rtol=1e-6)
+    np.testing.assert_array_equal(run.field.edges, corners[::-1] - 0.5)
     assert run.field_name == "linearised field"
-    np.testing.assert_allclose(run.exciting[0], images[0], rtol=1e-6)
+    np.testing.assert_allclose(run.exciting[:2], images[::-1], rtol=1e-6)
+    assert np.isnan(run.exciting[2:]).all()
+
+
+def test_fields_are_found_where_none_of_all_neurons_were_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ww.load_model(folder / "factorized")
+    model.save(tmp_path)
+    np.savez(tmp_path / "fields.npz", fields=np.ones((1, 1, 2, 2)), corners=np.zeros((1, 2)), neurons=["n3"])
+    run = explore_runs([tmp_path]).runs[0]
+    expected = study(model, StudyOptions(gratings=None)).fields
+    np.testing.assert_array_equal(run.field.values, expected.values)
+    np.testing.assert_array_equal(run.field.edges, expected.corners - 0.5)
+    monkeypatch.setattr(parts, "MOST_FIELDS", 3)
+    run = explore_runs([tmp_path]).runs[0]
+    assert run.field is None
+    assert any("no linearised fields: of more than" in line for line in run.absent)
 
 
 @pytest.mark.parametrize(
@@ -188,15 +206,24 @@ def test_types_fields_and_images_of_other_analyses_are_read(folder: Path, tmp_pa
         ("types.csv", "cell,type\nn7,a\n", r"types.csv cannot be read .*expected columns neuron, type and confidence"),
         (
             "fields.npz",
-            {"fields": np.zeros((3, 1, 5, 5)), "corners": np.zeros((3, 2))},
+            {"fields": np.zeros((3, 1, 5, 5)), "corners": np.zeros((3, 2)), "neurons": ["n1", "n3", "n5", "n7"]},
             r"fields has shape \(3, 1, 5, 5\)",
         ),
         (
             "fields.npz",
             {"fields": np.zeros((4, 1, 5, 5))},
-            r"fields.npz cannot be read .*expected arrays fields, corners",
+            r"fields.npz cannot be read .*expected arrays fields, corners, neurons",
         ),
-        ("most_exciting.npz", {"images": np.zeros((4, 1, 17, 12))}, r"expected \(4, 1, 12, 17\), an image of each"),
+        (
+            "most_exciting.npz",
+            {"images": np.zeros((2, 1, 17, 12)), "neurons": ["n1", "n3"]},
+            r"expected \(2, 1, 12, 17\), an image of each",
+        ),
+        (
+            "most_exciting.npz",
+            {"images": np.zeros((1, 1, 12, 17)), "neurons": ["n2"]},
+            r"is of neurons that the model lacks, n2: write it again",
+        ),
     ],
 )
 def test_files_of_another_run_are_refused(folder: Path, tmp_path: Path, file: str, content, message: str) -> None:

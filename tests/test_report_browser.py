@@ -54,8 +54,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = recording()
     folder = fitted("posterior", given, tmp_path_factory.mktemp("browser") / "posterior")
     rng = np.random.default_rng(2)
-    np.savez(folder / "fields.npz", fields=rng.normal(size=(30, 1, 9, 9)), corners=np.full((30, 2), 5))
-    np.savez(folder / "most_exciting.npz", images=rng.normal(size=(30, 1, HEIGHT, WIDTH)))
+    names = list(given.neurons.index)
+    fields = rng.normal(size=(30, 1, 9, 9))
+    np.savez(folder / "fields.npz", fields=fields, corners=np.full((30, 2), 5), neurons=names)
+    np.savez(folder / "most_exciting.npz", images=rng.normal(size=(30, 1, HEIGHT, WIDTH)), neurons=names)
     types = [["on", "off", HOSTILE][number % 3] for number in range(30)]
     pd.DataFrame({"neuron": given.neurons.index, "type": types, "confidence": 0.5}).to_csv(
         folder / "types.csv", index=False

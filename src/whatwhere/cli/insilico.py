@@ -17,7 +17,9 @@ from whatwhere.insilico.studies import StudyOptions, check_out, study, write_stu
 
 def insilico(
     run: Annotated[Path, typer.Argument(help="A run's folder, or its model.safetensors.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for tables and figures; made if missing.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for tables and figures; if not given, the run's.")
+    ] = None,
     recording: Annotated[
         Path | None,
         typer.Option(
@@ -44,7 +46,7 @@ def insilico(
     """Ask a fitted model what each neuron prefers: linear fields, orientation, frequency, phase, size, best image.
 
     Writes tuning.csv (one row a neuron; degrees, where 0 is stripes that lie horizontally, cycles per pixel, pixels),
-    fields.npz, curves.npz, most_exciting.npz and figures.
+    fields.npz, curves.npz, most_exciting.npz and figures. In the run's folder `whatwhere report` finds them.
     """
     own = {"smoothness": smoothness, "pixel_range": pixel_range}
     given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
@@ -62,6 +64,7 @@ def insilico(
         seed=seed,
         memory_gib=memory,
     )
+    out = out or (run if run.is_dir() else run.parent)
     check_out(out, overwrite=overwrite)
     model = load_model(run)
     images = None if recording is None else formats.load(recording, format).images

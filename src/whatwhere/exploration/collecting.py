@@ -18,7 +18,14 @@ from whatwhere.exploration.attention import attention
 from whatwhere.exploration.commands import command_of
 from whatwhere.exploration.explored import Cropped, Difference, Explored, ExploredRun
 from whatwhere.exploration.extras import Extras, read_extras
-from whatwhere.exploration.parts import feature_parts, filters_of, locations_of, where_parts
+from whatwhere.exploration.parts import (
+    MOST_FIELDS,
+    feature_parts,
+    filters_of,
+    linear_fields_of,
+    locations_of,
+    where_parts,
+)
 from whatwhere.metrics import SCORES, interval_over_neurons
 from whatwhere.recording import Recording
 from whatwhere.run_data import RunData, data_of, read_data
@@ -134,7 +141,9 @@ def _run(
     locations = locations_of(model)
     masks, posterior = where_parts(model)
     weights, kernels, same = feature_parts(model)
-    field, field_name = (extras.fields, "linearised field") if extras.fields else (filters_of(model), "filter")
+    field, field_name = filters_of(model), "filter"
+    if field is None:
+        field, field_name = extras.fields or linear_fields_of(model), "linearised field"
     scores = None if table is None else _scores_of(table)
     command = data.facts.get("command", "")
     return ExploredRun(
@@ -183,7 +192,10 @@ def _absent(
     if locations_of(model) is None:
         found.append(f"no map of the visual field: this {model.name} model sees the whole image")
     if field is None:
-        found.append("no linearised fields: the run has no fields.npz")
+        found.append(
+            f"no linearised fields: of more than {MOST_FIELDS:,} neurons they are shown once `whatwhere insilico`"
+            " has written them into the run's folder"
+        )
     if scores is None:
         found.append("no scores: the run was not scored on a test set of two images or more")
     if not data.facts:

@@ -34,9 +34,9 @@ def read_extras(folder: Path, model: Estimator) -> Extras:
     """What the folder holds.
 
     - `types.csv`: columns `neuron`, `type`, and optionally `confidence`
-    - `fields.npz`: `fields` (n_neurons, n_channels, h, w) and `corners` (n_neurons, 2), row and column in the image of
-      their first pixel
-    - `most_exciting.npz`: `images` (n_neurons, n_channels, height, width)
+    - `fields.npz`: `fields` (n_neurons, n_channels, h, w), `corners` (n_neurons, 2), row and column in the image of
+      their first pixel, and `neurons`; where it is of some neurons only it is left out
+    - `most_exciting.npz`: `images` (n_neurons, n_channels, height, width) and `neurons`, all or some of them
 
     Raises `FormatError` for a file that is damaged or of other neurons.
     """
@@ -67,41 +67,55 @@ def _types(path: Path, neurons: list[str]) -> pd.DataFrame | None:
 
 
 def _fields(path: Path, model: Estimator) -> Cropped | None:
-    arrays = _arrays(path, "fields", "corners")
-    if arrays is None:
+    found = _arrays(path, model, "fields", "corners")
+    if found is None:
         return None
-    shapes, (fields, corners) = model.shapes_, arrays
-    if fields.ndim != 4 or fields.shape[:2] != (shapes.n_neurons, shapes.n_channels):
+    places, (fields, corners) = found
+    if fields.ndim != 4 or fields.shape[:2] != (len(places), model.shapes_.n_channels):
         raise FormatError(
-            f"{path}: fields has shape {fields.shape}, expected ({shapes.n_neurons}, {shapes.n_channels}, h, w), a"
-            " field of each neuron of the model. Write it again for this run, or delete it."
+            f"{path}: fields has shape {fields.shape}, expected ({len(places)}, {model.shapes_.n_channels}, h, w), a"
+            " field of each neuron. Write it again for this run, or delete it."
         )
-    if corners.shape != (shapes.n_neurons, 2):
-        raise FormatError(f"{path}: corners has shape {corners.shape}, expected ({shapes.n_neurons}, 2).")
-    return whole(fields, corners - 0.5)
+    if corners.shape != (len(places), 2):
+        raise FormatError(f"{path}: corners has shape {corners.shape}, expected ({len(places)}, 2).")
+    if len(places) < model.shapes_.n_neurons:
+        return None
+    order = np.argsort(places)
+    return whole(fields[order], corners[order] - 0.5)
 
 
 def _exciting(path: Path, model: Estimator) -> np.ndarray | None:
-    arrays = _arrays(path, "images")
-    if arrays is None:
+    found = _arrays(path, model, "images")
+    if found is None:
         return None
-    shapes = model.shapes_
-    expected = (shapes.n_neurons, shapes.n_channels, shapes.height, shapes.width)
-    if arrays[0].shape != expected:
+    shapes, (places, (images,)) = model.shapes_, found
+    expected = (len(places), shapes.n_channels, shapes.height, shapes.width)
+    if images.shape != expected:
         raise FormatError(
-            f"{path}: images has shape {arrays[0].shape}, expected {expected}, an image of each neuron of the model."
-            " Write it again for this run, or delete it."
+            f"{path}: images has shape {images.shape}, expected {expected}, an image of each neuron. Write it again for"
+            " this run, or delete it."
         )
-    return arrays[0]
+    of_all = np.full((shapes.n_neurons, *expected[1:]), np.nan, np.float32)
+    of_all[places] = images
+    return of_all
 
 
-def _arrays(path: Path, *names: str) -> list[np.ndarray] | None:
+def _arrays(path: Path, model: Estimator, *names: str) -> tuple[np.ndarray, list[np.ndarray]] | None:
+    """Positions in the model of the neurons that a file is of, and its arrays of that name; None without a file."""
     if not path.exists():
         return None
     try:
         if not zipfile.is_zipfile(path):  # numpy would leave it open
             raise zipfile.BadZipFile("no whole .npz file")
         with np.load(path, allow_pickle=False) as file:
-            return [np.asarray(file[name], np.float32) for name in names]
+            arrays, neurons = [np.asarray(file[name], np.float32) for name in names], file["neurons"].tolist()
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise FormatError(f"{path} cannot be read ({error}): expected arrays {', '.join(names)}.") from None
+        raise FormatError(f"{path} cannot be read ({error}): expected arrays {', '.join(names)}, neurons.") from None
+    places = {name: place for place, name in enumerate(model.neurons_)}
+    strangers = [name for name in neurons if name not in places]
+    if strangers:
+        raise FormatError(
+            f"{path} is of neurons that the model lacks, {some_of(strangers)}: write it again for this run, or delete"
+            " it."
+        )
+    return np.array([places[name] for name in neurons], int), arrays

@@ -5,11 +5,14 @@ import numpy as np
 from whatwhere.baselines.base import FilterModel
 from whatwhere.core import map_offset
 from whatwhere.estimators import CNN, Estimator, PosteriorCNN
-from whatwhere.exploration.crops import around_peaks, cut, peaks_and_side
+from whatwhere.exploration.crops import around_peaks, cut, peaks_and_side, whole
 from whatwhere.exploration.explored import Cropped, Posterior
+from whatwhere.insilico import StudyOptions, study
 
 LEVEL = 0.9
 """Of the credible regions."""
+MOST_FIELDS = 1000
+"""Neurons whose linearised fields are found for a report: a second for some dozens of them on a laptop."""
 
 
 def locations_of(model: Estimator) -> np.ndarray | None:
@@ -54,3 +57,12 @@ def filters_of(model: Estimator) -> Cropped | None:
         pieces = around_peaks(model.filters_, (0.0, 0.0))
         return Cropped(pieces.values, (pieces.edges + offsets).astype(np.float32), pieces.step)
     return around_peaks(model.filters_, (0.0, 0.0))
+
+
+def linear_fields_of(model: Estimator) -> Cropped | None:
+    """Linearised fields of a network of at most `MOST_FIELDS` neurons, averaged over white noise; None of another."""
+    if not isinstance(model, CNN) or model.shapes_.n_neurons > MOST_FIELDS:
+        return None
+    found = study(model, StudyOptions(gratings=None)).fields
+    assert found is not None  # it was asked for
+    return whole(found.values, found.corners - 0.5)
