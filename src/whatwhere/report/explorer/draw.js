@@ -22,7 +22,6 @@ function prepare(canvas, width, height) {
   const scale = Math.min(3, window.devicePixelRatio || 1);
   canvas.width = Math.max(1, Math.round(width * scale));
   canvas.height = Math.max(1, Math.round(height * scale));
-  canvas.style.height = `${height}px`;
   const context = canvas.getContext("2d");
   context.setTransform(scale, 0, 0, scale, 0, 0);
   context.clearRect(0, 0, width, height);
