@@ -49,7 +49,9 @@ LEVELS = {
     **dict.fromkeys(["model", "storage", "training", "proximal", "active_set", "refitting", "optimisers", "cost"], 3),
     **dict.fromkeys(["location_inference", "recentring", "shared_model", "gradients"], 3),
     **dict.fromkeys(["estimators", "baselines", "simulation"], 4),
-    **dict.fromkeys(["catalogue", "runs", "run_data", "shared_runs", "comparison", "export", "tracking"], 5),
+    **dict.fromkeys(
+        ["catalogue", "runs", "run_data", "predicting", "shared_runs", "comparison", "export", "tracking"], 5
+    ),
     **dict.fromkeys(["celltypes", "insilico"], 5),
     **dict.fromkeys(["experiments", "search", "exploration"], 6),
     "report": 7,

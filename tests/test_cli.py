@@ -72,7 +72,17 @@ def test_fit_shows_plan_progress_and_scores_and_writes_the_run(run: Callable[...
     code, out, err = run("evaluate", "run", "session.npz", "--out", "judged")
     assert code == 0
     assert json.loads((folder / "judged" / "metrics.json").read_text()) == metrics
-    assert run("evaluate", "run", "session.npz", "--out", "judged")[0] == 4
+    code, _, err = run("evaluate", "run", "session.npz", "--out", "judged")
+    assert (code, "judged holds scores already: use --overwrite" in err) == (4, True)
+    kept = {path.name for path in (folder / "run").iterdir()}
+    (folder / "run" / "scores.csv").unlink()
+    assert run("evaluate", "run", "session.npz", "--out", "run", "--overwrite")[0] == 0
+    assert {path.name for path in (folder / "run").iterdir()} == kept  # its model above all
+    code, _, err = run("evaluate", "run", "session.npz", "--out", "other", "--overwrite")
+    assert code == 0
+    (folder / "other" / "model.safetensors").touch()
+    code, _, err = run("evaluate", "run", "session.npz", "--out", "other", "--overwrite")
+    assert (code, "other holds another run, which has scores of its own" in err) == (4, True)
 
     np.save(folder / "images.npy", recording().images[:3])
     code, out, err = run("predict", "run", "images.npy", "--out", "responses.npy")
@@ -350,6 +360,7 @@ def test_the_presets_values_reach_the_model(run: Callable[..., Outcome], folder:
         (["predict"], ["--out", "(n_images, n_neurons)"]),
         (["demo"], ["--seed", "demo"]),
         (["report"], ["--recording", "report.html", "--overwrite"]),
+        (["insilico"], ["--mei", "--recording", "--nonfinite"]),
         (["data"], ["info", "convert", "fetch"]),
         (["data", "info"], ["--format", "npz"]),
         (["data", "convert"], ["--compress", "--nonfinite"]),

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 import whatwhere as ww
-from whatwhere import runs
+from whatwhere import predicting, runs
 from whatwhere.comparison import Comparison, compare
 from whatwhere.errors import FormatError, InputError, OptionError, RunError
+from whatwhere.predicting import predict_file
 
 VALUES = {
     "core": {"kernel_sizes": [5], "n_maps": 2},
@@ -133,15 +134,15 @@ def test_predictions_are_written_for_a_file_of_images(compared: tuple[Comparison
     model, images = compared[0].runs["factorized"].model, recording().images[:5]
     np.save(tmp_path / "images.npy", images)
     out = tmp_path / "responses.npy"
-    assert runs.predict_file(model, tmp_path / "images.npy", out) == (5, 4)
+    assert predict_file(model, tmp_path / "images.npy", out) == (5, 4)
     np.testing.assert_array_equal(np.load(out), model.predict(images))
     with pytest.raises(RunError, match=r"responses\.npy exists already: use --overwrite to replace it"):
-        runs.predict_file(model, tmp_path / "images.npy", out)
-    runs.predict_file(model, tmp_path / "images.npy", out, overwrite=True)
+        predict_file(model, tmp_path / "images.npy", out)
+    predict_file(model, tmp_path / "images.npy", out, overwrite=True)
     with pytest.raises(RunError, match="none does not exist: make it first"):
-        runs.predict_file(model, tmp_path / "images.npy", tmp_path / "none" / "x.npy")
+        predict_file(model, tmp_path / "images.npy", tmp_path / "none" / "x.npy")
     with pytest.raises(FormatError, match=r"nothing\.npy does not exist"):
-        runs.predict_file(model, tmp_path / "nothing.npy", tmp_path / "x.npy")
+        predict_file(model, tmp_path / "nothing.npy", tmp_path / "x.npy")
 
 
 def read_predictions(path: Path) -> tuple[np.ndarray, list[str] | None]:
@@ -171,12 +172,12 @@ def test_predictions_come_in_chunks_with_their_neurons(
     model, data = compared[0].runs[name].model, recording()
     images = data.images[:23]
     np.save(tmp_path / "images.npy", images)
-    monkeypatch.setattr(runs, "CHUNK_BYTES", 5 * images[0].size * 4)  # five images
+    monkeypatch.setattr(predicting, "CHUNK_BYTES", 5 * images[0].size * 4)  # five images
     asked: list[int] = []
     predict = type(model).predict
     monkeypatch.setattr(type(model), "predict", lambda self, some: asked.append(len(some)) or predict(self, some))
     out = tmp_path / f"predictions{suffix}"
-    assert runs.predict_file(model, tmp_path / "images.npy", out) == (23, 4)
+    assert predict_file(model, tmp_path / "images.npy", out) == (23, 4)
     assert asked == [5, 5, 5, 5, 3]
     found, identifiers = read_predictions(out)
     np.testing.assert_allclose(found, predict(model, images), rtol=1e-5, atol=1e-6)
@@ -189,37 +190,37 @@ def test_predictions_of_a_recordings_images(compared: tuple[Comparison, Path], t
     path = ww.save(data, tmp_path / "session.h5")
     assert data.test is not None
     for of, images in (("test", data.test.images), ("training", data.images)):
-        assert runs.predict_file(model, path, tmp_path / f"{of}.npy", of=of) == (len(images), 4)
+        assert predict_file(model, path, tmp_path / f"{of}.npy", of=of) == (len(images), 4)
         np.testing.assert_allclose(np.load(tmp_path / f"{of}.npy"), model.predict(images), rtol=1e-5, atol=1e-6)
     out = tmp_path / "out.npy"
     with pytest.raises(OptionError, match=r"unknown of 'tests': .*'test', 'training'.* Did you mean 'test'"):
-        runs.predict_file(model, path, out, of="tests")
+        predict_file(model, path, out, of="tests")
     with pytest.raises(FormatError, match=r"session\.h5 is no \.npy of images\. .*--of test or training"):
-        runs.predict_file(model, path, out)
+        predict_file(model, path, out)
     with pytest.raises(OptionError, match="format 'hdf5' is that of a recording"):
-        runs.predict_file(model, tmp_path / "test.npy", out, format="hdf5")
+        predict_file(model, tmp_path / "test.npy", out, format="hdf5")
     ww.save(ww.Recording(data.images, data.responses), tmp_path / "untested.npz")
     with pytest.raises(InputError, match=r"untested\.npz has no test set: predict its training images"):
-        runs.predict_file(model, tmp_path / "untested.npz", out, of="test")
+        predict_file(model, tmp_path / "untested.npz", out, of="test")
     with pytest.raises(FormatError, match=r"out\.mat ends in '\.mat': .* one of \.npy, \.npz, \.h5, \.hdf5, \.csv"):
-        runs.predict_file(model, tmp_path / "nothing.npy", tmp_path / "out.mat")
+        predict_file(model, tmp_path / "nothing.npy", tmp_path / "out.mat")
 
 
 def test_images_that_cannot_be_predicted_are_named(
     compared: tuple[Comparison, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, images = compared[0].runs["ridge"].model, np.array(recording().images[:9], dtype=np.float32)
-    monkeypatch.setattr(runs, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(predicting, "CHUNK_BYTES", 1)
     images[7] = np.nan
     np.save(tmp_path / "nan.npy", images)
     with pytest.raises(InputError, match=r"not finite in 1 of the rows read: row 7"):
-        runs.predict_file(model, tmp_path / "nan.npy", tmp_path / "out.csv")
+        predict_file(model, tmp_path / "nan.npy", tmp_path / "out.csv")
     np.save(tmp_path / "wide.npy", images[..., :-1])
     with pytest.raises(InputError, match="shape"):
-        runs.predict_file(model, tmp_path / "wide.npy", tmp_path / "out.csv")
+        predict_file(model, tmp_path / "wide.npy", tmp_path / "out.csv")
     (tmp_path / "cut.npy").write_bytes((tmp_path / "nan.npy").read_bytes()[:-4])
     with pytest.raises(FormatError, match=r"cut\.npy is not a whole \.npy array"):
-        runs.predict_file(model, tmp_path / "cut.npy", tmp_path / "out.csv")
+        predict_file(model, tmp_path / "cut.npy", tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -256,3 +257,25 @@ def test_what_was_fitted_is_kept_where_the_scores_fail(tmp_path: Path, monkeypat
     run = runs.fit_run(ww.make_model("factorized", VALUES), recording(), tmp_path, resume=True)
     np.testing.assert_array_equal(run.model.predict(np.ones((2, 12, 17))), kept)
     assert run.scores is not None
+
+
+def test_what_was_found_of_an_earlier_model_goes_with_it(tmp_path: Path) -> None:
+    """And files of a user's own stay, also where types left refits by seed."""
+    model = ww.Ridge(strengths=[1.0])
+    runs.fit_run(model, recording(), tmp_path / "run")
+    for name in ("types.json", "types.csv", "types-map.png", "tuning.csv", "fields.npz", "fields.png"):
+        (tmp_path / "run" / name).touch()
+    for name in ("results.csv", "size.csv"):
+        (tmp_path / "run" / name).write_text("my own")
+    runs.fit_run(ww.Ridge(strengths=[1.0]), recording(), tmp_path / "run" / "seed-1")
+    runs.fit_run(ww.Ridge(strengths=[2.0]), recording(), tmp_path / "run", overwrite=True)
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"results.csv", "size.csv", "model.safetensors"} <= left
+    assert not left & {"types.json", "types.csv", "types-map.png", "tuning.csv", "fields.npz", "fields.png"}
+
+
+def test_figures_of_a_users_own_stay_where_nothing_was_found(tmp_path: Path) -> None:
+    runs.fit_run(ww.Ridge(strengths=[1.0]), recording(), tmp_path)
+    (tmp_path / "fields.png").touch()
+    runs.fit_run(ww.Ridge(strengths=[2.0]), recording(), tmp_path, overwrite=True)
+    assert (tmp_path / "fields.png").exists()

@@ -1,7 +1,6 @@
 """A run: one model fitted, judged and kept in a folder."""
 
 import json
-import math
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,23 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from whatwhere.catalogue import MODELS, is_label, load_model, model_of
-from whatwhere.checks import check_choice, check_keys
-from whatwhere.errors import FormatError, InputError, OptionError, RunError
+from whatwhere.checks import check_keys
+from whatwhere.errors import OptionError, RunError
 from whatwhere.estimators import CNN, Estimator, Observer
 from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
 from whatwhere.estimators.shared_folder import named_in
-from whatwhere.formats import load, predictions
-from whatwhere.formats.npy import map_npy
 from whatwhere.metrics import ScoreTable
 from whatwhere.parallel import helps
 from whatwhere.plain_options import merge
 from whatwhere.recording import Recording
-from whatwhere.recording_parts import check_image_rows
-from whatwhere.rows import CHUNK_BYTES
 from whatwhere.run_data import DATA_FILE, HELD_FILE, data_of, keep_data
 from whatwhere.storage import (
     CONFIG_FILE,
@@ -50,7 +44,6 @@ from whatwhere.tracking import (
 )
 
 METRICS_FILE, NEURONS_FILE, CANDIDATES_FILE = "metrics.json", "scores.csv", "candidates.csv"
-PARTS = ("test", "training")
 TIMING_FILE, DIFFERENCES_FILE = "timing.json", "differences.csv"
 TYPES_FILE, TYPES_TABLE = "types.json", "types.csv"
 TYPES_FIGURES = ("types-map.png", "types-barcodes.png", "types-choice.png", "types-confidence.png")
@@ -66,8 +59,12 @@ _OURS = (
 )
 _OF_REPORT = (HELD_FILE, DATA_FILE, REPORT_FILE)
 """What a run has besides; where there is nothing else there is no run."""
-_OF_STUDIES = (TYPES_FILE, TYPES_TABLE, *TYPES_FIGURES, TUNING_FILE, FIELDS_FILE, CURVES_FILE, EXCITING_FILE)
-"""What was found out about its model afterwards."""
+STUDY_FIGURES = ("fields.png", "most_exciting.png", "orientation.png", "size.png")
+_OF_STUDIES = {
+    TYPES_FILE: (TYPES_TABLE, *TYPES_FIGURES),
+    TUNING_FILE: (FIELDS_FILE, CURVES_FILE, EXCITING_FILE, *STUDY_FIGURES),
+}
+"""What was found out about its model afterwards: files that come with another one."""
 _PART = re.compile(r"(seed|images)-\d+")
 
 
@@ -121,13 +118,23 @@ def _parts_of(folder: Path) -> list[Path]:
 def _clear(folder: Path) -> None:
     """Removes a run's files, those of a comparison's parts too, and nothing else."""
     parts = _parts_of(folder)
-    is_comparison = (folder / DIFFERENCES_FILE).exists() or any(map(is_run, parts))
+    of_models = [part for part in parts if not part.name.startswith("seed-")]  # a run may have refits by seed
+    is_comparison = (folder / DIFFERENCES_FILE).exists() or any(map(is_run, of_models))
     for part in parts:
         _clear(part)
-    for name in (*_OURS, *_OF_REPORT, *_OF_STUDIES, *COMPARISON_FILES * is_comparison):
+    for name in (*_OURS, *_OF_REPORT, *COMPARISON_FILES * is_comparison):
         (folder / name).unlink(missing_ok=True)
+    forget_studies(folder)
     remove_checkpoints(folder)
     remove_events(folder / TENSORBOARD)
+
+
+def forget_studies(folder: Path) -> None:
+    """Removes what was found out about an earlier model of this folder: its types, and experiments on it."""
+    for first, others in _OF_STUDIES.items():
+        if (folder / first).exists():
+            for name in (*others, first):
+                (folder / name).unlink(missing_ok=True)
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -176,6 +183,7 @@ def fit_run(
     if helps():
         model.fit(recording, folder=folder, resume=resume)
         return Run(model, None)
+    forget_studies(folder)
     with watched(model, folder, observer, tensorboard) as told:
         model.fit(recording, folder=folder, resume=resume, observer=told)
     model.save(folder)  # before the scores: what was fitted is kept, whatever they meet
@@ -220,6 +228,7 @@ def fit_kept(
         model.fit(recording, folder=folder, resume=resume)
         return model
     (folder / METRICS_FILE).unlink(missing_ok=True)
+    forget_studies(folder)
     with watched(model, folder, observer, tensorboard) as told:
         if start is not None and isinstance(model, CNN):
             model.fit(recording, folder=folder, resume=resume, observer=told, start=start)
@@ -293,6 +302,24 @@ def write_scores(model: Estimator, scores: ScoreTable | None, folder: Path) -> N
     write_metrics({} if scores is None else scores.summary, folder)  # last: it says that the run has ended
 
 
+def check_scores_folder(folder: Path, run: Path, *, overwrite: bool = False) -> None:
+    """Raises `RunError` where a model's scores must not be written: over others unasked, or into another model's run.
+
+    run: the model's own folder, or its file. The folder is made where it is missing; nothing else in it is touched.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file: choose a folder.")
+    is_own = folder.exists() and folder.resolve() == (run if run.is_dir() else run.parent).resolve()
+    if not is_own and any((folder / name).exists() for name in (MODEL_FILE, CONFIG_FILE, CHECKPOINTS)):
+        raise RunError(f"{folder} holds another run, which has scores of its own: choose another folder.")
+    if (folder / METRICS_FILE).exists() and not overwrite:
+        raise RunError(f"{folder} holds scores already: use --overwrite to replace them, or choose another folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made: {error.strerror}. Choose another folder.") from error
+
+
 def write_metrics(metrics: dict[str, Any], folder: Path) -> None:
     """`metrics.json`."""
     write_text(folder / METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
@@ -325,58 +352,3 @@ def own_values(name: str, names: Sequence[str], values: dict[str, Any]) -> dict[
         )
     own = merge(values.get(models[name], {}), values.get(name, {}))
     return merge(shared if name in convolutional else {}, own)
-
-
-def predict_file(
-    model: Estimator,
-    images: Path,
-    out: Path,
-    *,
-    of: str | None = None,
-    format: str | None = None,
-    overwrite: bool = False,
-) -> tuple[int, int]:
-    """Predicts the responses to images in a file and writes them to another; returns (n_images, n_neurons).
-
-    images: a .npy of images, or with `of` a recording, of the format `format` or a recognised one, of which the images
-    of the "test" set, each once, or of the "training" part, validation included, are predicted. out: .npy, .npz, .h5 or
-    .csv, see `formats.predictions`. Images are read and predictions written a chunk at a time, so that neither need fit
-    into memory. Raises `FormatError` for another suffix or an unreadable file, `RunError` where `out` exists already or
-    has no folder, `InputError` for images of another shape or that hold NaN.
-    """
-    predictions.check_suffix(out)
-    if of is not None:
-        check_choice("of", of, PARTS)
-    if out.exists() and not overwrite:
-        raise RunError(f"{out} exists already: use --overwrite to replace it, or another name.")
-    if not out.parent.is_dir():
-        raise RunError(f"the folder {out.parent} does not exist: make it first.")
-    shown = model.check_images(_images_of(images, of, format))
-    predictions.write(out, _predicted(model, shown), shown.shape[0], model.neurons_)
-    return shown.shape[0], len(model.neurons_)
-
-
-def _images_of(path: Path, of: str | None, format: str | None) -> Any:
-    """The images in a .npy, or those of a recording's part; they stay on disk where they lie there."""
-    if of is None:
-        if path.exists() and path.suffix.lower() != ".npy":
-            raise FormatError(f"{path} is no .npy of images. Of a recording say which: --of test or training.")
-        if format is not None:
-            raise OptionError(f"format {format!r} is that of a recording: say of it --of test or training.")
-        return map_npy(path)
-    recording = load(path, format)
-    if of == "training":
-        return recording.images
-    if recording.test is None:
-        raise InputError(f"{path} has no test set: predict its training images, --of training.")
-    return recording.test.images
-
-
-def _predicted(model: Estimator, images: Any) -> Iterator[np.ndarray]:
-    """The predictions for some images after the other, as many at a time as a chunk of memory holds."""
-    numbers = max(math.prod(images.shape[1:]), len(model.neurons_))
-    most = max(1, CHUNK_BYTES // (4 * numbers))
-    for start in range(0, max(1, images.shape[0]), most):
-        some = np.asarray(images[start : start + most])
-        check_image_rows("images", some, range(start, start + len(some)))
-        yield model.predict(some)

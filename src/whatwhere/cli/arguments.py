@@ -59,6 +59,13 @@ def check_launched(options: RunOptions) -> None:
         )
 
 
+def check_recording_options(recording: Path | None, format: str | None, nonfinite: str | None) -> None:
+    """Raises `OptionError` for options of how a recording is read where none is given."""
+    for name, value in (("format", format), ("nonfinite", nonfinite)):
+        if recording is None and value is not None:
+            raise OptionError(f"{name} (={value!r}) is of a recording, and none is given: add --recording.")
+
+
 def load_recording(path: Path, format: str | None, options: RunOptions) -> Recording:
     """A recording, or some of its neurons; its notes are shown."""
     recording = formats.load(path, format, nonfinite=options.nonfinite)

@@ -8,8 +8,9 @@ import typer
 from whatwhere import formats
 from whatwhere.catalogue import load_model
 from whatwhere.cli import console
-from whatwhere.cli.arguments import Overwrite
+from whatwhere.cli.arguments import Nonfinite, check_recording_options
 from whatwhere.cli.data import Format
+from whatwhere.config import RunOptions
 from whatwhere.errors import OptionError
 from whatwhere.insilico import GratingOptions, MostExcitingOptions, SizeOptions
 from whatwhere.insilico.studies import StudyOptions, check_out, study, write_study
@@ -40,8 +41,11 @@ def insilico(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the neurons drawn, and of the starts of most exciting images.")] = 0,
     memory: Annotated[float, typer.Option(help="GiB that images and feature maps may take at once.")] = 1.0,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what the folder holds, experiments not asked for again, too.")
+    ] = False,
     format: Format = None,
+    nonfinite: Nonfinite = None,
 ) -> None:
     """Ask a fitted model what each neuron prefers: linear fields, orientation, frequency, phase, size, best image.
 
@@ -52,8 +56,7 @@ def insilico(
     given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     if given and not mei:
         raise OptionError(f"{' and '.join(given)}: of most exciting images, which are not asked for: add --mei.")
-    if format is not None and recording is None:
-        raise OptionError(f"format {format!r} is that of a recording, and none is given: add --recording.")
+    check_recording_options(recording, format, nonfinite)
     exciting = MostExcitingOptions(**given, seed=seed)
     options = StudyOptions(
         fields=fields,
@@ -67,7 +70,11 @@ def insilico(
     out = out or (run if run.is_dir() else run.parent)
     check_out(out, overwrite=overwrite)
     model = load_model(run)
-    images = None if recording is None else formats.load(recording, format).images
+    images = (
+        None
+        if recording is None
+        else formats.load(recording, format, nonfinite=nonfinite or RunOptions().nonfinite).images
+    )
     found = study(model, options, images=images, told=lambda text: console.out.print(text, markup=False))
 
     from whatwhere.report.insilico import write_figures  # drawing is loaded only where something is drawn

@@ -7,7 +7,7 @@ import typer
 
 from whatwhere import formats
 from whatwhere.cli import console
-from whatwhere.cli.arguments import Nonfinite, Overwrite
+from whatwhere.cli.arguments import Nonfinite, check_recording_options
 from whatwhere.cli.data import Format
 from whatwhere.config import RunOptions
 from whatwhere.runs import METRICS_FILE, REPORT_FILE
@@ -25,16 +25,18 @@ def report(
     ] = None,
     format: Format = None,
     nonfinite: Nonfinite = None,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:
     """Write one page to explore: where each neuron looks, what it computes, how well it is predicted, how the fit went.
 
     A single HTML file that works offline. A run that `whatwhere fit` wrote needs no recording. The report within a
     run's folder is replaced; another file only with --overwrite.
     """
-    from whatwhere.exploration import explore_runs
+    from whatwhere.exploration import check_runs, explore_runs
     from whatwhere.report.explorer import check_path, write_report  # drawing is loaded only where something is drawn
 
+    check_recording_options(recording, format, nonfinite)
+    check_runs(runs)
     path = runs[0] / REPORT_FILE if out is None else out
     check_path(path, overwrite or out is None)
     loaded = formats.load(recording, format, nonfinite=nonfinite or RunOptions().nonfinite) if recording else None

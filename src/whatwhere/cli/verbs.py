@@ -51,6 +51,7 @@ from whatwhere.errors import OptionError
 from whatwhere.estimators import Estimator
 from whatwhere.export import check_onnx, export_onnx
 from whatwhere.parallel import helps
+from whatwhere.predicting import predict_file
 
 app = typer.Typer(
     help="Fit models of large neural populations that separate what each neuron computes from where it looks.",
@@ -115,7 +116,7 @@ def fit(
         resume=resume,
         observer=observer,
         tensorboard=tensorboard,
-        command=shlex.join(["whatwhere", *sys.argv[1:]]),
+        command=shlex.join(["whatwhere", *(word for word in sys.argv[1:] if word not in ("--resume", "--overwrite"))]),
     )
     _end_help()
     console.show_new_notes(run.model.notes_, told)
@@ -207,11 +208,10 @@ def evaluate(
     """Score a fitted model on the held-out part of a recording that holds the neurons that it was fitted to."""
     model = load_model(run)
     if out is not None:
-        runs.check_folder(out, overwrite=overwrite)
+        runs.check_scores_folder(out, run, overwrite=overwrite)
     scores = model.evaluate(formats.load(recording, format, nonfinite=nonfinite or RunOptions().nonfinite))
     console.show_scores(scores)
     if out is not None:
-        runs.open_folder(out, overwrite=overwrite)
         runs.write_scores(model, scores, out)
 
 
@@ -230,7 +230,7 @@ def predict(
     overwrite: Overwrite = False,
 ) -> None:
     """Predict the responses of a fitted model's neurons to new images."""
-    written = runs.predict_file(load_model(run), images, out, of=of, format=format, overwrite=overwrite)
+    written = predict_file(load_model(run), images, out, of=of, format=format, overwrite=overwrite)
     console.out.print(f"{written[0]:,} images, {written[1]:,} neurons: {out}", markup=False)
 
 

@@ -3,6 +3,7 @@
 from whatwhere.exploration.collecting import explore_models, explore_runs
 from whatwhere.exploration.explored import Cropped, Difference, Explored, ExploredRun, Posterior
 from whatwhere.exploration.extras import Extras
+from whatwhere.exploration.folders import check_runs
 
 __all__ = [
     "Cropped",
@@ -11,6 +12,7 @@ __all__ = [
     "ExploredRun",
     "Extras",
     "Posterior",
+    "check_runs",
     "explore_models",
     "explore_runs",
 ]

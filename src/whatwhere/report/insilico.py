@@ -23,10 +23,9 @@ from whatwhere.report.style import (
     new_figure,
     symmetric_limit,
 )
+from whatwhere.runs import STUDY_FIGURES
 
-FIELDS_FIGURE, EXCITING_FIGURE = "fields.png", "most_exciting.png"
-GRATINGS_FIGURE, SIZES_FIGURE = "orientation.png", "size.png"
-FIGURES = (FIELDS_FIGURE, EXCITING_FIGURE, GRATINGS_FIGURE, SIZES_FIGURE)
+FIELDS_FIGURE, EXCITING_FIGURE, GRATINGS_FIGURE, SIZES_FIGURE = STUDY_FIGURES
 MOST_SHOWN = 32  # images in a grid
 MOST_CURVES = 8
 _COLUMNS = 8
