@@ -58,10 +58,10 @@ report.type_confidence(types)
 # %%
 # How many, and are they there again?
 # -----------------------------------
-# `types_of_run` does the same for a run in a folder, as the command `whatwhere types` does, and fits the model again
-# with other seeds. Left, what speaks for each number of types; right, how far fits agree on who belongs with whom.
-# Two types can be had by joining any two of the three, and each fit joins others. With more than three the further
-# Gaussians hold no neuron here, so that nothing changes: fits that agree do not say that all these types are there.
+# ``types_of_run`` does the same for a run in a folder, as the command ``whatwhere types`` does, and fits the model
+# again with other seeds. Left, what speaks for each number of types; right, how far fits agree on who belongs with
+# whom. Two types can be had by joining any two of the three, and each fit joins others. With a few more than three the
+# further Gaussians hold no neuron, so that nothing changes: fits that agree do not say that all these types are there.
 
 with TemporaryDirectory() as folder:
     model.save(Path(folder) / "run")
@@ -69,7 +69,7 @@ with TemporaryDirectory() as folder:
 report.number_of_types(found.types.bic, found.types.n_types, found.stability)
 
 # %%
-# One row a refit: `ari` is 1 where the same neurons are together in both fits, and 0 by chance.
+# One row a refit: ``ari`` is 1 where the same neurons are together in both fits, and 0 by chance.
 
 found.stability.refits.round(3)
 
