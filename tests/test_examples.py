@@ -98,6 +98,33 @@ def test_credible_regions_hold_about_what_they_say() -> None:
         assert coverage.low - 0.1 <= coverage.level <= coverage.high + 0.1
 
 
+def test_types_are_found_as_they_are_and_are_there_again_in_refits() -> None:
+    shown = load("cell_types")
+    assert shown.found.types.n_types == 3
+    assert shown.found.types.bic["n_types"].tolist() == list(range(1, 13))
+    assert shown.ari > 0.95
+    assert (shown.found.stability.refits["ari"] > 0.95).all()
+    curve = shown.found.stability.curve.set_index("n_types")["ari"]
+    assert curve[3] > 0.95 > curve[2] + 0.2
+    assert shown.by_weights.n_types >= 3  # kernels to spare may split a type where they do not count as alike
+
+
+def test_a_fitted_network_is_asked_and_answers_as_the_simulated_cells_do() -> None:
+    shown = load("ask_the_model")
+    assert np.median(shown.error) < 3
+    assert (shown.error < 10).mean() > 0.9
+    assert shown.right.mean() > 0.9
+    assert np.median(shown.same[: shown.N]) > 0.95 > np.median(shown.same[shown.N :]) + 0.1
+    np.testing.assert_allclose(shown.tuning.phase_invariance[: shown.N], 0.39, atol=0.05)
+    np.testing.assert_allclose(shown.truth.phase_invariance[shown.N :], 1, atol=0.01)
+    best = shown.best
+    for place, neuron in enumerate(shown.some):  # better than any image that was shown
+        assert best.responses[place] > shown.model.predict(shown.recording.images[:500])[:, neuron].max()
+    fields = shown.population.parts[0].receptive_fields()
+    for place in range(2):
+        assert np.corrcoef(best.images[place].ravel(), fields[place].ravel())[0, 1] > 0.8
+
+
 @pytest.fixture
 def registries() -> Iterator[None]:
     """The dicts of names as they were, whatever an example adds."""

@@ -20,6 +20,8 @@ ORDER = (
     "choose_a_readout.py",
     "learning_curve.py",
     "where_neurons_look.py",
+    "cell_types.py",
+    "ask_the_model.py",
     "own_extension.py",
     "optimisers.py",
 )

@@ -10,6 +10,7 @@ from whatwhere import formats, runs
 from whatwhere.cli import console
 from whatwhere.config import RunOptions
 from whatwhere.errors import OptionError
+from whatwhere.presets import PRESETS
 from whatwhere.recording import Recording
 from whatwhere.tracking import check_tensorboard
 
@@ -17,7 +18,7 @@ RecordingPath = Annotated[
     Path, typer.Argument(help="HDF5, npz or NWB file, Antolik region's folder, or file tree of one .npy per trial.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the run; made if missing.")]
-Preset = Annotated[str | None, typer.Option(help="Default options: recording or simulation.")]
+Preset = Annotated[str | None, typer.Option(help=f"Default options: one of {', '.join(PRESETS)} (default recording).")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file of options; flags and --set go over it.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option, e.g. core.n_maps=8; repeatable.")
@@ -36,7 +37,7 @@ Nonfinite = Annotated[str | None, typer.Option(help="NaN in the data: error (def
 Board = Annotated[
     bool, typer.Option("--tensorboard", help="Write the course of the fit for TensorBoard, too, into tensorboard/.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run that the folder holds.")]
 
 

@@ -19,7 +19,9 @@ from whatwhere.plain_options import make_options
 
 def types(
     run: Annotated[Path, typer.Argument(help="A run's folder, or its model.safetensors.")],
-    recording: Annotated[Path | None, typer.Option(help="What the run was fitted to; needed for --refits.")] = None,
+    recording: Annotated[
+        Path | None, typer.Option(help="The recording fitted: for the metric signal, and for --refits.")
+    ] = None,
     method: Annotated[str, typer.Option(help="gmm, a mixture of Gaussians, or hdbscan.")] = "gmm",
     metric: Annotated[
         str | None,
@@ -53,8 +55,8 @@ def types(
 ) -> None:
     """Put a fitted model's neurons into types by their barcodes, the weights of the core's features.
 
-    Writes types.csv (a row for each neuron), types.json and figures. Refits are kept in seed-<s>: after Ctrl-C or a
-    kill the same command goes on.
+    Writes types.csv (a row for each neuron), types.json and figures. In the run's folder `whatwhere report` finds them.
+    Refits are kept in seed-<s>: after Ctrl-C or a kill the same command goes on.
     """
     given = {"n_types": n_types, "max_types": max_types, "covariance": covariance, "min_size": min_size}
     chosen = {name: value for name, value in given.items() if value is not None}

@@ -29,8 +29,9 @@ def report(
 ) -> None:
     """Write one page to explore: where each neuron looks, what it computes, how well it is predicted, how the fit went.
 
-    A single HTML file that works offline. A run that `whatwhere fit` wrote needs no recording. The report within a
-    run's folder is replaced; another file only with --overwrite.
+    A single HTML file that works offline. A run that `whatwhere fit` wrote needs no recording. What `whatwhere types`
+    and `whatwhere insilico` wrote into a run's folder is shown, too. The report within a run's folder is replaced;
+    another file only with --overwrite.
     """
     from whatwhere.exploration import check_runs, explore_runs
     from whatwhere.report.explorer import check_path, write_report  # drawing is loaded only where something is drawn

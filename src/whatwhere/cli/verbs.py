@@ -100,7 +100,7 @@ def fit(
     resume: Resume = False,
     format: Format = None,
 ) -> None:
-    """Fit one model, score it on the held-out part, and keep it in a folder."""
+    """Fit one model, score it on the held-out part, and keep it in a folder, with report.html to explore it."""
     check_choice("model", model, MODELS)
     flags = _flags(preset, neurons, seed, device, threads, nonfinite, devices, nodes)
     options, values = gather(config, set_ or [], flags)
