@@ -1,6 +1,7 @@
 """What a report shows, as data: crops in their places, warnings, commands, and runs beside each other."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,34 @@ def test_runs_without_a_neuron_in_common_are_refused(folder: Path, tmp_path: Pat
     runs.fit_run(ww.Ridge(strengths=[1.0]), renamed, tmp_path / "other")
     with pytest.raises(InputError, match="ridge and other have no neuron in common, n7, n5 and 2 more and x, y"):
         explore_runs([folder / "ridge", tmp_path / "other"])
+
+
+def test_runs_of_different_recordings_are_refused_though_their_identifiers_are_equal(
+    folder: Path, tmp_path: Path
+) -> None:
+    def fitted(given: ww.Recording, name: str) -> Path:
+        runs.fit_run(ww.Ridge(strengths=[1.0]), given, tmp_path / name)
+        return tmp_path / name
+
+    whole = recording()
+    needed = "Neurons of the same identifier are compared as one, which needs runs of one recording: make a report of"
+    with pytest.raises(
+        InputError, match=f"ridge and other are of different recordings: 4 of 4 neurons .* first of them n7.*{needed}"
+    ):
+        explore_runs([folder / "ridge", fitted(recording(1), "other")])
+    fewer = ww.HeldOut(whole.test.images[:8], whole.test.responses[:24], np.repeat(np.arange(8), 3))
+    fewer = ww.Recording(whole.images, whole.responses, test=fewer, neurons=whole.neurons)
+    with pytest.raises(InputError, match="different recordings: they have 9 and 8 test images"):
+        explore_runs([folder / "ridge", fitted(fewer, "fewer")])
+    untested = [replace(recording(seed, test=False), name=name) for seed, name in ((0, "a"), (1, "b"), (1, "a"))]
+    first, other, same = (fitted(given, f"untested {place}") for place, given in enumerate(untested))
+    with pytest.raises(InputError, match="different recordings: they are called a and b"):
+        explore_runs([first, other])
+    assert explore_runs([first, same]).differences == ()
+    part = fitted(whole.select_images(np.arange(40)).select_neurons([3, 1]), "part")  # of the same recording
+    assert {one.n for one in explore_runs([folder / "ridge", part]).differences if one.score == "correlation"} == {2}
+    ww.load_model(first).save(tmp_path / "bare")  # nothing is known of its recording
+    assert explore_runs([folder / "ridge", tmp_path / "bare"]).differences == ()
 
 
 def test_a_run_that_keeps_nothing_takes_the_recording(folder: Path, tmp_path: Path) -> None:

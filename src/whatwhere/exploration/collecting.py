@@ -18,6 +18,7 @@ from whatwhere.exploration.attention import attention
 from whatwhere.exploration.commands import command_of
 from whatwhere.exploration.explored import Cropped, Difference, Explored, ExploredRun
 from whatwhere.exploration.extras import Extras, read_extras
+from whatwhere.exploration.pairing import check_one_recording
 from whatwhere.exploration.parts import (
     MOST_FIELDS,
     feature_parts,
@@ -39,7 +40,8 @@ def explore_runs(folders: Sequence[str | Path], recording: Recording | None = No
     """What is shown of the runs in these folders, each by the name of its folder.
 
     recording: for runs that lack what is known of it (they were not fitted by `whatwhere fit`). Raises `RunError` for a
-    folder that holds no run, `FormatError` for one that is damaged, `InputError` for a recording that lacks neurons.
+    folder that holds no run, `FormatError` for one that is damaged, `InputError` for a recording that lacks
+    neurons, and for runs of different recordings.
     """
     paths = [Path(folder) for folder in folders]
     if not paths:
@@ -174,6 +176,7 @@ def _run(
         stopped=model.stopped_,
         command=command or command_of(model, folder),
         command_is_exact=bool(command),
+        fingerprint=model.fingerprint_,
     )
 
 
@@ -206,7 +209,7 @@ def _absent(
 
 
 def _explored(runs: list[ExploredRun]) -> Explored:
-    """Raises `InputError` where two runs have no neuron in common."""
+    """Raises `InputError` where two runs have no neuron in common, or are of different recordings."""
     names = {run.facts["recording"]["name"] for run in runs if run.facts}
     title = names.pop() if len(names) == 1 else " and ".join(run.name for run in runs)
     pairs = [difference for pair in combinations(runs, 2) for difference in _differences(*pair)]
@@ -221,9 +224,10 @@ def _differences(first: ExploredRun, other: ExploredRun) -> list[Difference]:
             f"{first.name} and {other.name} have no neuron in common, {some_of(first.neurons, 2)} and"
             f" {some_of(other.neurons, 2)}: compare runs of one recording, or make a report of each."
         )
+    ours, theirs = np.array(common).T
+    check_one_recording(first, other, ours, theirs)
     if first.scores is None or other.scores is None:
         return []
-    ours, theirs = np.array(common).T
     found = []
     for score in first.summary:
         if score not in other.summary:

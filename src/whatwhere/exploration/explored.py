@@ -57,6 +57,7 @@ class ExploredRun:
     - facts: see `run_data.describe`; empty where nothing of the recording is known
     - attention: what a reader should know first; absent: what is not shown, and why
     - settings: every option as YAML; command: what repeats the fit, `exact` where it is what began it
+    - fingerprint: of the recording as it was fitted, see `Recording.fingerprint`; empty where that is not known
     """
 
     name: str
@@ -86,6 +87,7 @@ class ExploredRun:
     stopped: str
     command: str
     command_is_exact: bool
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, eq=False)
