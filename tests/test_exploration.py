@@ -322,3 +322,25 @@ def test_the_command_asks_for_the_same_model(name: str, preset: str, values: dic
         flags["model"], runs.own_values(flags["model"], [flags["model"]], own), preset=options.preset, seed=options.seed
     )
     assert again.asked() == model.asked()
+
+
+def test_no_command_is_shown_of_a_core_that_another_fit_gave(folder: Path) -> None:
+    source = ww.load_model(folder / "factorized")
+    moved = ww.transferred(source, "frozen", {"training": {"max_steps": 3}}).fit(recording(1))
+    run = explore_models({"moved": moved}, recording(1)).runs[0]
+    assert (run.command, run.command_is_exact) == ("", False)
+    assert run.command_note.startswith("No command is shown: the core came from another model, by whatwhere transfer")
+    both = ww.SharedCoreCNN("factorized", **SMALL).fit({"a": recording(0), "b": recording(1)})
+    run = explore_models({"b": both["b"]}, recording(1)).runs[0]
+    assert run.command == ""
+    assert "several recordings together, by whatwhere fit-shared (a, b)" in run.command_note
+
+
+def test_a_command_is_said_to_need_a_recording_of_these_neurons_alone(folder: Path) -> None:
+    part = recording().select_neurons([3, 1])
+    ridge = ww.Ridge(strengths=[1.0]).fit(part)
+    run = explore_models({"ridge": ridge}, recording()).runs[0]
+    assert run.command.startswith("whatwhere fit RECORDING")
+    assert "a recording that has these 2 neurons alone, and the same images" in run.command_note
+    kept = explore_runs([folder / "ridge"]).runs[0]
+    assert "these 4 neurons alone" in kept.command_note

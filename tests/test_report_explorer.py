@@ -178,7 +178,7 @@ def test_the_command_line_writes_it(command: Callable[..., tuple[int, str, str]]
     assert re.search(r"report: run/report\.html \([\d.]+ KiB\), open it in a browser\n", out)
     found = data_of((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))["runs"][0]
     assert found["command"] == "whatwhere fit session.npz --model ridge --set 'ridge.strengths=[1, 10]' --out run"
-    assert found["commandIsExact"]
+    assert found["commandNote"] == "The command that fitted this model:"
 
     code, out, err = command(tmp_path, *fit, "--out", "other", "--no-report")
     assert code == 0

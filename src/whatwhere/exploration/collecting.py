@@ -15,7 +15,7 @@ from whatwhere.checks import some_of
 from whatwhere.errors import FormatError, InputError, OptionError, RunError
 from whatwhere.estimators import Estimator
 from whatwhere.exploration.attention import attention
-from whatwhere.exploration.commands import command_of
+from whatwhere.exploration.commands import command_of, said_of_command
 from whatwhere.exploration.explored import Cropped, Difference, Explored, ExploredRun
 from whatwhere.exploration.extras import Extras, read_extras
 from whatwhere.exploration.pairing import check_one_recording
@@ -176,6 +176,7 @@ def _run(
         stopped=model.stopped_,
         command=command or command_of(model, folder),
         command_is_exact=bool(command),
+        command_note="" if command else said_of_command(model),
         fingerprint=model.fingerprint_,
     )
 

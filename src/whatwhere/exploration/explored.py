@@ -56,7 +56,8 @@ class ExploredRun:
     - history: the course of the fit, or a loss for each strength
     - facts: see `run_data.describe`; empty where nothing of the recording is known
     - attention: what a reader should know first; absent: what is not shown, and why
-    - settings: every option as YAML; command: what repeats the fit, `exact` where it is what began it
+    - settings: every option as YAML; command: what repeats the fit, `exact` where it is what began it, empty where
+      none would; command_note: what to know of one that is not exact, or why there is none
     - fingerprint: of the recording as it was fitted, see `Recording.fingerprint`; empty where that is not known
     """
 
@@ -87,6 +88,7 @@ class ExploredRun:
     stopped: str
     command: str
     command_is_exact: bool
+    command_note: str = ""
     fingerprint: str = ""
 
 

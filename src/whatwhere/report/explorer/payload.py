@@ -57,7 +57,7 @@ def _run(run: ExploredRun, most: float) -> dict[str, Any]:
         "facts": facts_of(run),
         "settings": run.settings,
         "command": run.command,
-        "commandIsExact": run.command_is_exact,
+        "commandNote": "The command that fitted this model:" if run.command_is_exact else run.command_note,
     }
 
 
