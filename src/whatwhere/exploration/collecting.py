@@ -1,5 +1,6 @@
 """From fitted models, or the folders of runs, to what a report shows of them."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -100,7 +101,7 @@ def _kept_scores(folder: Path, model: Estimator) -> tuple[pd.DataFrame | None, d
     if not (folder / NEURONS_FILE).exists():
         return None, {}
     try:
-        table = pd.read_csv(folder / NEURONS_FILE, dtype=str, keep_default_na=False)  # a neuron may be called NA
+        table = _read_table(folder / NEURONS_FILE)
         for name in table.columns.drop("neuron"):
             table[name] = _as_numbers(table[name])
         metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
@@ -113,6 +114,15 @@ def _kept_scores(folder: Path, model: Estimator) -> tuple[pd.DataFrame | None, d
         raise FormatError(f"{folder / NEURONS_FILE} is of other neurons than the model: write it again.")
     kept = {score: entry for score, entry in metrics.items() if score in SCORES and isinstance(entry, dict)}
     return table, {score: kept.get(score) or _summary(table[score]) for score in SCORES if score in table}
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A CSV file as text; a neuron may be called NA, and a carriage return in its name ends no line."""
+    with open(path, encoding="utf-8", newline="") as file:
+        text = file.read()
+    if text.partition("\n")[0].endswith("\r"):  # lines end as those of Windows
+        text = text.replace("\r\n", "\n")
+    return pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False, lineterminator="\n")
 
 
 def _as_numbers(texts: pd.Series) -> np.ndarray:
