@@ -82,6 +82,7 @@ def test_the_posterior_is_the_models(folder: Path) -> None:
     assert run.posterior.region.any((1, 2, 3)).all()
     inside = np.where(run.posterior.region, run.posterior.probability.values, 0).sum((1, 2, 3))
     assert (inside >= 0.9 - 1e-4).all()
+    np.testing.assert_array_equal(run.posterior.highest, model.location_posterior_.max((1, 2)))
 
 
 def test_filters_of_a_cropped_baseline_lie_in_their_windows(folder: Path) -> None:
@@ -106,7 +107,7 @@ def test_scores_and_their_means_are_the_runs(folder: Path) -> None:
 
 def test_neurons_may_be_called_anything(tmp_path: Path) -> None:
     given = recording()
-    names = ["NA", "007", "a,b", "True"]
+    names = ["NA", "007", "a,b", "\ra\r"]
     renamed = ww.Recording(given.images, given.responses, test=given.test, neurons=pd.DataFrame(index=names))
     runs.fit_run(ww.Ridge(strengths=[1.0]), renamed, tmp_path)
     run = explore_runs([tmp_path]).runs[0]

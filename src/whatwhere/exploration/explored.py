@@ -29,7 +29,8 @@ class Posterior:
     """Where neurons may look, on the pixels of their masks' `Cropped`.
 
     - probability (n_neurons, 1, height, width); region, bool: the smallest set of pixels that holds `level` of it
-    - region_pixels (n_neurons,): how many pixels that set has, beyond the crop too; entropy (n_neurons,), nats
+    - region_pixels (n_neurons,): how many pixels that set has, beyond the crop too; entropy (n_neurons,), nats;
+      highest (n_neurons,): probability of the most probable pixel, of the image as it is
     """
 
     probability: Cropped
@@ -37,6 +38,7 @@ class Posterior:
     region_pixels: np.ndarray
     entropy: np.ndarray
     level: float
+    highest: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
