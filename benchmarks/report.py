@@ -84,9 +84,8 @@ def _masks(rng: np.random.Generator, n_neurons: int, edges: np.ndarray) -> tuple
     values *= 1 + 0.2 * rng.normal(size=values.shape).astype(np.float32)
     sums = values.sum((1, 2, 3), keepdims=True)
     probability, region = Cropped(values / sums, edges), values > 0.2
-    return Cropped(values, edges), Posterior(
-        probability, region, region.sum((1, 2, 3)), rng.uniform(0, 4, n_neurons), 0.9
-    )
+    entropy, highest = rng.uniform(0, 4, n_neurons), probability.values.max((1, 2, 3))
+    return Cropped(values, edges), Posterior(probability, region, region.sum((1, 2, 3)), entropy, 0.9, highest)
 
 
 def _held(rng: np.random.Generator, n_neurons: int) -> HeldResponses:

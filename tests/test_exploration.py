@@ -1,6 +1,7 @@
 """What a report shows, as data: crops in their places, warnings, commands, and runs beside each other."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,7 @@ def test_the_posterior_is_the_models(folder: Path) -> None:
     assert run.posterior.region.any((1, 2, 3)).all()
     inside = np.where(run.posterior.region, run.posterior.probability.values, 0).sum((1, 2, 3))
     assert (inside >= 0.9 - 1e-4).all()
+    np.testing.assert_array_equal(run.posterior.highest, model.location_posterior_.max((1, 2)))
 
 
 def test_filters_of_a_cropped_baseline_lie_in_their_windows(folder: Path) -> None:
@@ -105,7 +107,7 @@ def test_scores_and_their_means_are_the_runs(folder: Path) -> None:
 
 def test_neurons_may_be_called_anything(tmp_path: Path) -> None:
     given = recording()
-    names = ["NA", "007", "a,b", "True"]
+    names = ["NA", "007", "a,b", "\ra\r"]
     renamed = ww.Recording(given.images, given.responses, test=given.test, neurons=pd.DataFrame(index=names))
     runs.fit_run(ww.Ridge(strengths=[1.0]), renamed, tmp_path)
     run = explore_runs([tmp_path]).runs[0]
@@ -143,6 +145,34 @@ def test_runs_without_a_neuron_in_common_are_refused(folder: Path, tmp_path: Pat
     runs.fit_run(ww.Ridge(strengths=[1.0]), renamed, tmp_path / "other")
     with pytest.raises(InputError, match="ridge and other have no neuron in common, n7, n5 and 2 more and x, y"):
         explore_runs([folder / "ridge", tmp_path / "other"])
+
+
+def test_runs_of_different_recordings_are_refused_though_their_identifiers_are_equal(
+    folder: Path, tmp_path: Path
+) -> None:
+    def fitted(given: ww.Recording, name: str) -> Path:
+        runs.fit_run(ww.Ridge(strengths=[1.0]), given, tmp_path / name)
+        return tmp_path / name
+
+    whole = recording()
+    needed = "Neurons of the same identifier are compared as one, which needs runs of one recording: make a report of"
+    with pytest.raises(
+        InputError, match=f"ridge and other are of different recordings: 4 of 4 neurons .* first of them n7.*{needed}"
+    ):
+        explore_runs([folder / "ridge", fitted(recording(1), "other")])
+    fewer = ww.HeldOut(whole.test.images[:8], whole.test.responses[:24], np.repeat(np.arange(8), 3))
+    fewer = ww.Recording(whole.images, whole.responses, test=fewer, neurons=whole.neurons)
+    with pytest.raises(InputError, match="different recordings: they have 9 and 8 test images"):
+        explore_runs([folder / "ridge", fitted(fewer, "fewer")])
+    untested = [replace(recording(seed, test=False), name=name) for seed, name in ((0, "a"), (1, "b"), (1, "a"))]
+    first, other, same = (fitted(given, f"untested {place}") for place, given in enumerate(untested))
+    with pytest.raises(InputError, match="different recordings: they are called a and b"):
+        explore_runs([first, other])
+    assert explore_runs([first, same]).differences == ()
+    part = fitted(whole.select_images(np.arange(40)).select_neurons([3, 1]), "part")  # of the same recording
+    assert {one.n for one in explore_runs([folder / "ridge", part]).differences if one.score == "correlation"} == {2}
+    ww.load_model(first).save(tmp_path / "bare")  # nothing is known of its recording
+    assert explore_runs([folder / "ridge", tmp_path / "bare"]).differences == ()
 
 
 def test_a_run_that_keeps_nothing_takes_the_recording(folder: Path, tmp_path: Path) -> None:
@@ -293,3 +323,25 @@ def test_the_command_asks_for_the_same_model(name: str, preset: str, values: dic
         flags["model"], runs.own_values(flags["model"], [flags["model"]], own), preset=options.preset, seed=options.seed
     )
     assert again.asked() == model.asked()
+
+
+def test_no_command_is_shown_of_a_core_that_another_fit_gave(folder: Path) -> None:
+    source = ww.load_model(folder / "factorized")
+    moved = ww.transferred(source, "frozen", {"training": {"max_steps": 3}}).fit(recording(1))
+    run = explore_models({"moved": moved}, recording(1)).runs[0]
+    assert (run.command, run.command_is_exact) == ("", False)
+    assert run.command_note.startswith("No command is shown: the core came from another model, by whatwhere transfer")
+    both = ww.SharedCoreCNN("factorized", **SMALL).fit({"a": recording(0), "b": recording(1)})
+    run = explore_models({"b": both["b"]}, recording(1)).runs[0]
+    assert run.command == ""
+    assert "several recordings together, by whatwhere fit-shared (a, b)" in run.command_note
+
+
+def test_a_command_is_said_to_need_a_recording_of_these_neurons_alone(folder: Path) -> None:
+    part = recording().select_neurons([3, 1])
+    ridge = ww.Ridge(strengths=[1.0]).fit(part)
+    run = explore_models({"ridge": ridge}, recording()).runs[0]
+    assert run.command.startswith("whatwhere fit RECORDING")
+    assert "a recording that has these 2 neurons alone, and the same images" in run.command_note
+    kept = explore_runs([folder / "ridge"]).runs[0]
+    assert "these 4 neurons alone" in kept.command_note

@@ -216,6 +216,9 @@ def test_runs_are_shown_in_turn_and_beside_each_other(watched: Watched, run: Pat
     both = page.inner_text("#comparison-figure figcaption")
     n_above = int((kept(run)["correlation"] > ridge["correlation"]).sum())
     assert f"Correlation of 30 neurons: {n_above} above the dashed line, better in posterior" in both
+    label = page.get_attribute("#comparison-figure canvas", "aria-label")
+    assert label.startswith(both)
+    assert "chosen here by mouse; without one by the table of neurons" in label
     page.select_option("#compare-score", "feve")
     assert "FEVE of" in page.inner_text("#comparison-figure figcaption")
 
@@ -243,6 +246,14 @@ def test_everything_has_a_name_and_a_place(browser: Any, report: Path, width: in
            && !one.closest('label, [aria-hidden=true]') && !one.textContent.trim()).map(one => one.outerHTML)"""
     )
     assert unnamed == []
+    watched.page.wait_for_timeout(400)  # a scrollbar has come by now, and what it narrows is drawn anew
+    other_size = watched.page.evaluate(
+        """[...document.querySelectorAll('figure > canvas:not(.pixels)')].filter(one => {
+             const drawn = one.width / Math.min(3, devicePixelRatio);
+             return Math.abs(one.getBoundingClientRect().width - drawn) > 1;
+           }).map(one => one.outerHTML.slice(0, 90))"""
+    )
+    assert other_size == []
     clipped = watched.page.evaluate(
         """[...document.querySelectorAll('figure, .numbers li, .facts div, h1, h2, p')].filter(one => {
              const box = one.getBoundingClientRect();
@@ -283,4 +294,41 @@ def test_what_there_is_not_is_left_out_and_said(
     if not test:
         assert "No test set: nothing here was checked" in page.inner_text("#attention")
         assert "Channels 1 to 2 from left to right" in page.inner_text("#figures")
+    watched.end()
+
+
+def test_a_page_that_becomes_narrower_is_drawn_anew(watched: Watched) -> None:
+    watched.page.evaluate("document.body.style.marginRight = '300px'")  # without any event of the window
+    watched.page.wait_for_function(
+        """() => {
+             const map = document.querySelector('#map');
+             return Math.abs(map.getBoundingClientRect().width - map.width / Math.min(3, devicePixelRatio)) <= 1;
+           }"""
+    )
+    watched.page.evaluate("document.body.style.marginRight = ''")
+
+
+def test_a_model_with_a_given_core_has_no_command_and_large_numbers_stay(
+    browser: Any, tmp_path: Path, run: Path
+) -> None:
+    given = recording(14)
+    ids = [517399188 + number for number in range(14)]
+    numbered = ww.Recording(
+        given.images, given.responses, test=given.test, neurons=pd.DataFrame({"specimen": ids}, given.neurons.index)
+    )
+    moved = ww.transferred(ww.load_model(fitted("factorized", given, tmp_path / "source")), "frozen")
+    runs.fit_run(moved, numbered, tmp_path / "moved")
+    images = np.full((1, 1, HEIGHT, WIDTH), 100.0)
+    np.savez(tmp_path / "moved" / "most_exciting.npz", images=images, neurons=["cell 3"])
+    watched = Watched(browser, write_report(explore_runs([tmp_path / "moved"]), tmp_path / "report.html"))
+    assert watched.page.locator("#copy").is_hidden()
+    assert "No command is shown: the core came from another model" in watched.page.inner_text("#command-note")
+    watched.page.fill("#search", "cell 3")
+    watched.page.keyboard.press("Enter")
+    assert "517399191" in watched.page.locator("#table [data-place='0']").inner_text().split("\n")
+    exciting = watched.page.locator("#figures figure", has_text="Most exciting image").locator("figcaption")
+    assert "on a scale of its own; its mean is grey" in exciting.inner_text()
+    watched.page.fill("#search", "cell 4")
+    watched.page.keyboard.press("Enter")
+    assert exciting.inner_text() == "Not made for this neuron."
     watched.end()

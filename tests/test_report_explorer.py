@@ -6,7 +6,9 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ from whatwhere import runs
 from whatwhere.catalogue import make_model
 from whatwhere.errors import InputError, RunError
 from whatwhere.exploration import explore_runs
-from whatwhere.report.explorer import document
+from whatwhere.report.explorer import document, payload
 from whatwhere.report.explorer.packing import packed, sheets, signed_bytes, within_limits
 
 SMALL = {
@@ -78,6 +80,61 @@ def test_the_page_holds_the_runs_numbers(run: Path) -> None:
     low, high = unpacked(held["low"])[:, None], unpacked(held["high"])[:, None]
     observed = low + (high - low) * unpacked(held["observed"]).reshape(4, 9) / 65534
     np.testing.assert_allclose(observed, kept_held.observed.T, atol=1e-3)
+
+
+def shown(run: Path, **changes: Any) -> dict:
+    """The page's data of the run, changed."""
+    explored = explore_runs([run])
+    return data_of(document(replace(explored, runs=(replace(explored.runs[0], **changes),))))["runs"][0]
+
+
+def test_most_exciting_images_are_scaled_about_their_mean(run: Path) -> None:
+    images = np.full((4, 1, 12, 17), 100.0, np.float32)  # of a recording of bytes
+    images[0, 0, 0, :3] = 25, 190, 85
+    images[1] += np.float32(-7e4)  # the same everywhere
+    images[2, 0, 5, 5] = np.nan
+    images[3] = np.nan
+    mean, limit = images[0].mean(dtype=float), np.abs(images[0] - images[0].mean(dtype=float)).max()
+    found = shown(run, exciting=images)["exciting"]
+    codes = cells(found, 4)
+    np.testing.assert_array_equal(codes[0], np.rint(128 + 127 * (images[0, 0] - mean) / limit))
+    assert codes[0, 0, 1] == 255
+    assert codes[0, 0, 0] == 22  # 75 below the mean where 90 is the limit
+    np.testing.assert_array_equal(codes[1], 128)
+    np.testing.assert_array_equal(unpacked(found["made"]), [1, 1, 0, 0])
+
+
+def test_colours_of_most_exciting_images_stay(run: Path) -> None:
+    images = np.random.default_rng(3).uniform(20, 220, (4, 3, 12, 17)).astype(np.float32)
+    images[:, 0] += 30  # redder than grey
+    codes = cells(shown(run, exciting=images)["exciting"], 4).astype(float)
+    for image, code in zip(np.moveaxis(images, 1, 3), codes, strict=True):
+        slope, offset = np.polyfit(image.ravel(), code.ravel(), 1)  # one scale for all channels
+        np.testing.assert_allclose(code, slope * image + offset, atol=0.6)
+        assert slope * image.mean() + offset == pytest.approx(128, abs=0.1)
+
+
+def test_the_most_probable_pixel_is_of_the_image_as_it_is(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.fit_run(make_model("posterior", SMALL), recording(), tmp_path / "posterior")
+    highest = ww.load_model(tmp_path / "posterior").location_posterior_.max((1, 2))
+    explored = explore_runs([tmp_path / "posterior"])
+    monkeypatch.setattr(payload, "MOST_BYTES", 200)
+    masks = data_of(document(explored))["runs"][0]["masks"]
+    assert masks["step"] > 1
+    np.testing.assert_allclose(unpacked(masks["posterior"]["highest"]), highest, rtol=1e-6)
+
+
+def test_large_whole_numbers_stay_as_they_are(run: Path) -> None:
+    explored = explore_runs([run]).runs[0]
+    many = np.arange(20.0) + 517399188
+    amounts = payload._amounts(replace(explored, metadata=pd.DataFrame({"id": many, "depth": np.linspace(0, 1, 20)})))
+    assert [(one["label"], one["values"]["type"], one["digits"]) for one in amounts] == [
+        ("id", "f8", 0),
+        ("depth", "f4", 2),
+    ]
+    np.testing.assert_array_equal(unpacked(amounts[0]["values"]), many)
 
 
 def test_what_the_policy_names_is_what_is_there_and_all_else_is_forbidden(run: Path) -> None:
@@ -178,7 +235,7 @@ def test_the_command_line_writes_it(command: Callable[..., tuple[int, str, str]]
     assert re.search(r"report: run/report\.html \([\d.]+ KiB\), open it in a browser\n", out)
     found = data_of((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))["runs"][0]
     assert found["command"] == "whatwhere fit session.npz --model ridge --set 'ridge.strengths=[1, 10]' --out run"
-    assert found["commandIsExact"]
+    assert found["commandNote"] == "The command that fitted this model:"
 
     code, out, err = command(tmp_path, *fit, "--out", "other", "--no-report")
     assert code == 0

@@ -1,6 +1,7 @@
 """What a run keeps of its recording: the numbers, and that damage is named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,24 @@ def test_what_is_kept_comes_back(rng: np.random.Generator, tmp_path: Path) -> No
     assert found.held.n_images == 4
     np.testing.assert_array_equal(found.held.n_repeats, [2, 1, 3, 1])
     np.testing.assert_array_equal(found.held.thumbnails, thumbnails(given.test.read_images()))
+
+
+def test_columns_of_lists_are_left_out_and_large_identifiers_stay(rng: np.random.Generator) -> None:
+    bare = recording(rng)
+    columns = {
+        "trace": [[1, 2], None, [3]],
+        "shape": [np.zeros(2), np.ones(3), np.ones(1)],
+        "root": [864691135571546917, 864691135571546918, -864691135571546919],
+        "id": [517399188, 517399189, 517399190],
+        "layer": pd.array([2, None, 4], dtype="Int64"),
+    }
+    given = replace(bare, neurons=pd.DataFrame(columns, index=["a", "b", "c"]))
+    model = ww.Ridge(strengths=[1.0]).fit(given)
+    assert json.loads(json.dumps(data_of(model, given).facts["neurons"])) == {
+        "root": ["864691135571546917", "864691135571546918", "-864691135571546919"],
+        "id": [517399188.0, 517399189.0, 517399190.0],
+        "layer": [2.0, None, 4.0],
+    }
 
 
 def test_of_a_recording_with_other_neurons_the_models_own_are_kept(rng: np.random.Generator) -> None:

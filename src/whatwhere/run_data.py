@@ -25,6 +25,7 @@ MOST_NUMBERS = 2**23
 """Of predictions kept, 32 MiB; of more test images evenly spaced ones are kept."""
 MOST_THUMBNAILS, MOST_SIDE = 512, 48
 _MOST_COLUMNS = 8  # of what is known of the neurons
+_MOST_WHOLE = 2**53  # whole numbers below it are exact in a float
 _DARKEST, _BRIGHTEST = 0.5, 99.5  # percentiles of the pixels that thumbnails show as black and white
 
 
@@ -78,16 +79,25 @@ def describe(model: Estimator, recording: Recording, command: str = "") -> dict[
 
 
 def _metadata(neurons: pd.DataFrame) -> dict[str, list[Any]]:
-    """The first columns of the neurons' table, as numbers or text, None where there is no value."""
-    columns: dict[str, list[Any]] = {}
-    for name in neurons.columns[:_MOST_COLUMNS]:
-        column = neurons[name]
-        if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
-            columns[str(name)] = [None if pd.isna(value) else str(value) for value in column.astype(object)]
-        else:
-            values = column.to_numpy(float)
-            columns[str(name)] = [float(value) if np.isfinite(value) else None for value in values]
-    return columns
+    """The first columns of the neurons' table, as numbers or text, None where there is no value.
+
+    Columns that hold lists or arrays are left out. Whole numbers too large for a float are text.
+    """
+    plain = [name for name in neurons.columns if not any(map(pd.api.types.is_list_like, neurons[name]))]
+    return {str(name): _plain_column(neurons[name]) for name in plain[:_MOST_COLUMNS]}
+
+
+def _plain_column(column: pd.Series) -> list[Any]:
+    """A column as plain values.
+
+    >>> _plain_column(pd.Series([1, 2])), _plain_column(pd.Series([864691135571546917]))
+    ([1.0, 2.0], ['864691135571546917'])
+    """
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        values = column.to_numpy(float, na_value=np.nan)
+        if not pd.api.types.is_integer_dtype(column) or not (np.abs(values) >= _MOST_WHOLE).any():
+            return [float(value) if np.isfinite(value) else None for value in values]
+    return [None if pd.isna(value) else str(value) for value in column.astype(object)]
 
 
 def held_responses(model: Estimator, test: HeldOut) -> HeldResponses:

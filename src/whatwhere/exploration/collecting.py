@@ -1,5 +1,6 @@
 """From fitted models, or the folders of runs, to what a report shows of them."""
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -15,9 +16,10 @@ from whatwhere.checks import some_of
 from whatwhere.errors import FormatError, InputError, OptionError, RunError
 from whatwhere.estimators import Estimator
 from whatwhere.exploration.attention import attention
-from whatwhere.exploration.commands import command_of
+from whatwhere.exploration.commands import command_of, said_of_command
 from whatwhere.exploration.explored import Cropped, Difference, Explored, ExploredRun
 from whatwhere.exploration.extras import Extras, read_extras
+from whatwhere.exploration.pairing import check_one_recording
 from whatwhere.exploration.parts import (
     MOST_FIELDS,
     feature_parts,
@@ -39,7 +41,8 @@ def explore_runs(folders: Sequence[str | Path], recording: Recording | None = No
     """What is shown of the runs in these folders, each by the name of its folder.
 
     recording: for runs that lack what is known of it (they were not fitted by `whatwhere fit`). Raises `RunError` for a
-    folder that holds no run, `FormatError` for one that is damaged, `InputError` for a recording that lacks neurons.
+    folder that holds no run, `FormatError` for one that is damaged, `InputError` for a recording that lacks
+    neurons, and for runs of different recordings.
     """
     paths = [Path(folder) for folder in folders]
     if not paths:
@@ -98,7 +101,7 @@ def _kept_scores(folder: Path, model: Estimator) -> tuple[pd.DataFrame | None, d
     if not (folder / NEURONS_FILE).exists():
         return None, {}
     try:
-        table = pd.read_csv(folder / NEURONS_FILE, dtype=str, keep_default_na=False)  # a neuron may be called NA
+        table = _read_table(folder / NEURONS_FILE)
         for name in table.columns.drop("neuron"):
             table[name] = _as_numbers(table[name])
         metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
@@ -111,6 +114,15 @@ def _kept_scores(folder: Path, model: Estimator) -> tuple[pd.DataFrame | None, d
         raise FormatError(f"{folder / NEURONS_FILE} is of other neurons than the model: write it again.")
     kept = {score: entry for score, entry in metrics.items() if score in SCORES and isinstance(entry, dict)}
     return table, {score: kept.get(score) or _summary(table[score]) for score in SCORES if score in table}
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A CSV file as text; a neuron may be called NA, and a carriage return in its name ends no line."""
+    with open(path, encoding="utf-8", newline="") as file:
+        text = file.read()
+    if text.partition("\n")[0].endswith("\r"):  # lines end as those of Windows
+        text = text.replace("\r\n", "\n")
+    return pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False, lineterminator="\n")
 
 
 def _as_numbers(texts: pd.Series) -> np.ndarray:
@@ -174,6 +186,8 @@ def _run(
         stopped=model.stopped_,
         command=command or command_of(model, folder),
         command_is_exact=bool(command),
+        command_note="" if command else said_of_command(model),
+        fingerprint=model.fingerprint_,
     )
 
 
@@ -206,7 +220,7 @@ def _absent(
 
 
 def _explored(runs: list[ExploredRun]) -> Explored:
-    """Raises `InputError` where two runs have no neuron in common."""
+    """Raises `InputError` where two runs have no neuron in common, or are of different recordings."""
     names = {run.facts["recording"]["name"] for run in runs if run.facts}
     title = names.pop() if len(names) == 1 else " and ".join(run.name for run in runs)
     pairs = [difference for pair in combinations(runs, 2) for difference in _differences(*pair)]
@@ -221,9 +235,10 @@ def _differences(first: ExploredRun, other: ExploredRun) -> list[Difference]:
             f"{first.name} and {other.name} have no neuron in common, {some_of(first.neurons, 2)} and"
             f" {some_of(other.neurons, 2)}: compare runs of one recording, or make a report of each."
         )
+    ours, theirs = np.array(common).T
+    check_one_recording(first, other, ours, theirs)
     if first.scores is None or other.scores is None:
         return []
-    ours, theirs = np.array(common).T
     found = []
     for score in first.summary:
         if score not in other.summary:

@@ -15,11 +15,14 @@ RECORDING = "RECORDING"
 
 
 def command_of(model: Estimator, folder: str) -> str:
-    """The command that fits the same model with the same options: those that differ from the defaults are in it.
+    """The command that fits a model with the same options: those that differ from the defaults are in it.
 
-    The recording's path is left as the word RECORDING.
+    The recording's path is left as the word RECORDING. Empty of a model whose core came from another fit or is shared
+    with other recordings: no `whatwhere fit` gives that one again.
     """
     asked = model.asked()
+    if "recordings" in asked or "given_core" in asked:
+        return ""
     words = ["whatwhere", "fit", RECORDING, "--out", folder, "--model", model.name, "--seed", str(asked["seed"])]
     if isinstance(model, CNN):
         words += ["--preset", model.preset]
@@ -30,6 +33,28 @@ def command_of(model: Estimator, folder: str) -> str:
         pairs = {f"{model.name}.{name}": value for name, value in asked["options"].items() if value != usual[name]}
     words += [word for name, value in pairs.items() for word in ("--set", f"{name}={_plain(value)}")]
     return shlex.join(words)
+
+
+def said_of_command(model: Estimator) -> str:
+    """What to know of the command of a fitted model, or why it has none."""
+    asked = model.asked()
+    if "recordings" in asked:
+        names = ", ".join(asked["recordings"])
+        return (
+            "No command is shown: the core was fitted to several recordings together, by whatwhere fit-shared"
+            f" ({names}), and a fit of one of them would give another model."
+        )
+    if "given_core" in asked:
+        return (
+            "No command is shown: the core came from another model, by whatwhere transfer, and the run does not keep"
+            " which that was."
+        )
+    n = model.shapes_.n_neurons
+    return (
+        "A command that fits the same model again; put in place of RECORDING the path of a recording that has"
+        f" {f'these {n:,} neurons' if n > 1 else 'this neuron'} alone, and the same images. Of a larger recording it"
+        " fits another model:"
+    )
 
 
 def _over_preset(name: str, preset: str, options: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -29,7 +29,8 @@ class Posterior:
     """Where neurons may look, on the pixels of their masks' `Cropped`.
 
     - probability (n_neurons, 1, height, width); region, bool: the smallest set of pixels that holds `level` of it
-    - region_pixels (n_neurons,): how many pixels that set has, beyond the crop too; entropy (n_neurons,), nats
+    - region_pixels (n_neurons,): how many pixels that set has, beyond the crop too; entropy (n_neurons,), nats;
+      highest (n_neurons,): probability of the most probable pixel, of the image as it is
     """
 
     probability: Cropped
@@ -37,6 +38,7 @@ class Posterior:
     region_pixels: np.ndarray
     entropy: np.ndarray
     level: float
+    highest: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,9 @@ class ExploredRun:
     - history: the course of the fit, or a loss for each strength
     - facts: see `run_data.describe`; empty where nothing of the recording is known
     - attention: what a reader should know first; absent: what is not shown, and why
-    - settings: every option as YAML; command: what repeats the fit, `exact` where it is what began it
+    - settings: every option as YAML; command: what repeats the fit, `exact` where it is what began it, empty where
+      none would; command_note: what to know of one that is not exact, or why there is none
+    - fingerprint: of the recording as it was fitted, see `Recording.fingerprint`; empty where that is not known
     """
 
     name: str
@@ -86,6 +90,8 @@ class ExploredRun:
     stopped: str
     command: str
     command_is_exact: bool
+    command_note: str = ""
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, eq=False)

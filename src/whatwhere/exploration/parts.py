@@ -35,8 +35,15 @@ def where_parts(model: Estimator) -> tuple[Cropped | None, Posterior | None]:
     _, wide = peaks_and_side(inside[:, None].astype(np.float32))
     both = (max(side[0], wide[0]), max(side[1], wide[1]))
     pieces = [cut(values, peaks, both, offset) for values in (masks, probability[:, None], inside[:, None])]
-    region_pixels = inside.sum((1, 2))
-    return pieces[0], Posterior(pieces[1], pieces[2].values > 0, region_pixels, model.location_entropy_, LEVEL)
+    found = Posterior(
+        probability=pieces[1],
+        region=pieces[2].values > 0,
+        region_pixels=inside.sum((1, 2)),
+        entropy=model.location_entropy_,
+        level=LEVEL,
+        highest=probability.max((1, 2)),
+    )
+    return pieces[0], found
 
 
 def feature_parts(model: Estimator) -> tuple[np.ndarray | None, np.ndarray | None, bool]:

@@ -1,7 +1,7 @@
 // The page's data: numbers and pictures as they were packed.
 
 const page = JSON.parse(document.getElementById("data").textContent);
-const TYPES = { f4: Float32Array, u1: Uint8Array, u2: Uint16Array };
+const TYPES = { f4: Float32Array, f8: Float64Array, u1: Uint8Array, u2: Uint16Array };
 const MAPS = { amount: bytesOf(page.maps.amount), signed: bytesOf(page.maps.signed) };
 
 function bytesOf(text) {
@@ -62,7 +62,7 @@ function columnsOf(run) {
     columns.push(numbers(name, page.scoreLabels[name].label, unpack(packed), 3, true));
   }
   run.amounts.forEach((amount, number) => {
-    columns.push(numbers(`amount ${number}`, sentence(amount.label), unpack(amount.values), 2, false));
+    columns.push(numbers(`amount ${number}`, sentence(amount.label), unpack(amount.values), amount.digits, false));
   });
   const locations = unpack(run.locations);
   if (locations) {
@@ -87,7 +87,7 @@ function mainScore(run) {
 
 // Values in ascending order, without NaN; kept with their column.
 function sortedValues(column) {
-  if (!column.sorted) column.sorted = Float32Array.from(column.values).filter(Number.isFinite).sort();
+  if (!column.sorted) column.sorted = column.values.filter(Number.isFinite).sort();
   return column.sorted;
 }
 

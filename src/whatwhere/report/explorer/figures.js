@@ -121,14 +121,14 @@ function drawChannels(canvas, cell, n, width, room) {
 function drawExciting(canvas, i) {
   const spec = state.run.exciting, cell = cellOf(spec, i);
   if (!cell) return "";
-  if (unpack(spec.limits)[i] === 0) {
+  if (!unpack(spec.made)[i]) {
     prepare(canvas, widthOf(canvas.parentElement), 24);
     return "Not made for this neuron.";
   }
   const width = widthOf(canvas.parentElement), ratio = cell.height / cell.width;
   const shown = Math.min(width, 250 / ratio);
   enlarge(prepare(canvas, width, shown * ratio), plainCanvas(cell), 0, 0, shown, shown * ratio);
-  return "The image that the model says excites it most.";
+  return "The image that the model says excites it most, on a scale of its own; its mean is grey.";
 }
 
 // Observed, predicted and standard error of a neuron, an image each, in the units of the responses.

@@ -39,7 +39,11 @@ function drawComparison(part) {
     if (j !== undefined && Number.isFinite(xs[i]) && Number.isFinite(ys[j])) points.push({ name, x: xs[i], y: ys[j] });
   });
   part.canvas.points = null;
-  if (!points.length) { part.note.textContent = "These runs have no neuron with this score in common."; return; }
+  if (!points.length) {
+    part.note.textContent = "These runs have no neuron with this score in common.";
+    part.canvas.setAttribute("aria-label", part.note.textContent);
+    return;
+  }
   const all = Float32Array.from(points.flatMap(({ x, y }) => [x, y])).sort();
   const [low, high] = [quantile(all, 0.001), quantile(all, 0.999)], room = 0.04 * (high - low) || 0.5, range = [low - room, high + room];
   const { toX, toY } = axes(context, width, height, { x: range, y: range, xName: across.name, yName: up.name });
@@ -61,7 +65,8 @@ function drawComparison(part) {
   part.canvas.points = { points, toX: (value) => toX(clip(value)), toY: (value) => toY(clip(value)) };
   part.note.textContent = `${page.scoreLabels[score].label} of ${counted(points.length, "neuron")}: ${above.toLocaleString("en")} above the dashed line, better in ${up.name}.`
     + (chosen ? ` Ring: neuron ${chosen.name}, ${number(chosen.x)} across and ${number(chosen.y)} up.` : "");
-  part.canvas.setAttribute("aria-label", part.note.textContent);
+  part.canvas.setAttribute("aria-label", `${part.note.textContent} Neurons are chosen here by mouse; without one by the`
+    + " table of neurons. Means and differences of the runs are in the tables that follow.");
 }
 
 function chooseInComparison(canvas, event) {
@@ -114,16 +119,29 @@ function setUpCopy() {
   });
 }
 
+// Drawn anew where the page's width changes: of the window, or because a scrollbar came.
+function redrawWithWidth() {
+  let waiting = 0, drawn = `${document.body.clientWidth} ${devicePixelRatio}`;
+  const later = () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      const now = `${document.body.clientWidth} ${devicePixelRatio}`;
+      if (now === drawn) return;
+      drawn = now;
+      tell("run");
+      tell("neuron");
+    }, 120);
+  };
+  new ResizeObserver(later).observe(document.body);
+  window.addEventListener("resize", later);
+}
+
 function start() {
   facts(byId("recording"), page.recording);
   for (const setUp of [setUpField, setUpTable, setUpPanel, setUpOverview, setUpComparison, setUpCopy]) setUp();
   state.neuron = bestOf(state.run);
+  redrawWithWidth();
   chooseRun(state.run);
-  let waiting = 0;
-  window.addEventListener("resize", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => { tell("run"); tell("neuron"); }, 120);
-  });
 }
 
 start();

@@ -31,8 +31,8 @@ function showRun() {
   listInto("attention", "Know first", run.attention, "attention");
   listInto("absent", "Not shown", run.absent.map((text) => `${sentence(text)}.`), "note");
   byId("command").textContent = run.command;
-  byId("command-note").textContent = run.commandIsExact ? "The command that fitted this model:"
-    : "A command that fits the same model again; put the recording's path in place of RECORDING:";
+  byId("command-note").textContent = run.commandNote;
+  byId("command").parentElement.hidden = !run.command;
   facts(byId("run-facts"), run.facts);
   byId("settings").textContent = run.settings;
 }

@@ -16,6 +16,7 @@ MOST_BYTES = 15 * 2**20
 _SHARES = {"masks": 0.24, "field": 0.28, "held": 0.36, "exciting": 0.12}
 _MOST_POINTS = 1000  # predicted against observed, of a neuron
 _MOST_KINDS, _MOST_NUMBERS = 40, 12  # distinct texts and whole numbers of a column that stand for kinds
+_MOST_WHOLE = 2**24  # whole numbers up to it are exact in four bytes
 _MOST_CHECKS = 400  # of a curve of losses
 
 
@@ -57,7 +58,7 @@ def _run(run: ExploredRun, most: float) -> dict[str, Any]:
         "facts": facts_of(run),
         "settings": run.settings,
         "command": run.command,
-        "commandIsExact": run.command_is_exact,
+        "commandNote": "The command that fitted this model:" if run.command_is_exact else run.command_note,
     }
 
 
@@ -117,7 +118,15 @@ def _amounts(run: ExploredRun) -> list[dict[str, Any]]:
         for name, column in _own_columns(run.metadata)
         if _is_number(column) and not _has_few_numbers(column)
     ]
-    return [{"label": label, "values": packed(np.asarray(values, float))} for label, values in found]
+    return [{"label": label, **_numbers(np.asarray(values, float))} for label, values in found]
+
+
+def _numbers(values: np.ndarray) -> dict[str, Any]:
+    """Values, those of a column that four bytes would change (large whole numbers) in eight; decimals to be shown."""
+    finite = values[np.isfinite(values)]
+    is_whole = bool((finite % 1 == 0).all())
+    is_large = is_whole and bool((np.abs(finite) > _MOST_WHOLE).any())
+    return {"values": packed(values, "f8" if is_large else "f4"), "digits": 0 if is_whole else 2}
 
 
 def _signed(cropped: Cropped, most: float) -> dict[str, Any]:
@@ -156,7 +165,7 @@ def _masks(run: ExploredRun, most: float) -> dict[str, Any] | None:
     probability = coarser(run.posterior.probability, most)
     region = coarser(Cropped(run.posterior.region.astype(np.float32), run.masks.edges), most).values > 0
     codes, limits = signed_bytes(masks.values[:, 0])
-    chances, highest = unsigned_bytes(probability.values[:, 0])
+    chances, _ = unsigned_bytes(probability.values[:, 0])
     inside = np.where(region[:, 0], 255, 0).astype(np.uint8)
     return {
         **sheets(np.stack([codes, chances, inside], axis=3)),
@@ -165,16 +174,21 @@ def _masks(run: ExploredRun, most: float) -> dict[str, Any] | None:
         "step": masks.step,
         "limits": packed(limits),
         "signed": bool((masks.values < 0).any()),
-        "posterior": {"level": run.posterior.level, "highest": packed(highest)},
+        "posterior": {"level": run.posterior.level, "highest": packed(run.posterior.highest)},
     }
 
 
 def _exciting(images: np.ndarray, most: float) -> dict[str, Any]:
-    """Each neuron's image on a grey scale of its own, or in colours where there are three channels."""
+    """Each neuron's image on a scale of its own, its mean grey; in colours where there are three channels.
+
+    One scale for all channels, so that colours stay; `made` is 0 for an image that is NaN.
+    """
     images = images if images.shape[1] in (1, 3) else images.mean(1, keepdims=True)
     step = max(1, math.ceil(math.sqrt(math.prod(images.shape[1:]) / max(most, 1.0))), -(-max(images.shape[2:]) // 64))
-    codes, limits = signed_bytes(shrunken(np.nan_to_num(images), step))
-    return {**_pictures(codes), "limits": packed(limits)}
+    made = np.isfinite(images).all((1, 2, 3))
+    small = shrunken(np.where(made[:, None, None, None], images, 0.0).astype(float), step)
+    codes, _ = signed_bytes(small - small.mean((1, 2, 3), keepdims=True))
+    return {**_pictures(codes), "made": packed(made, "u1")}
 
 
 def _pictures(codes: np.ndarray) -> dict[str, Any]:
