@@ -13,12 +13,13 @@ import yaml
 
 from whatwhere.catalogue import load_model
 from whatwhere.checks import some_of
-from whatwhere.errors import FormatError, InputError, OptionError, RunError
+from whatwhere.errors import FormatError, InputError, OptionError
 from whatwhere.estimators import Estimator
 from whatwhere.exploration.attention import attention
 from whatwhere.exploration.commands import command_of, said_of_command
 from whatwhere.exploration.explored import Cropped, Difference, Explored, ExploredRun
 from whatwhere.exploration.extras import Extras, read_extras
+from whatwhere.exploration.folders import check_runs
 from whatwhere.exploration.pairing import check_one_recording
 from whatwhere.exploration.parts import (
     MOST_FIELDS,
@@ -32,7 +33,6 @@ from whatwhere.metrics import SCORES, interval_over_neurons
 from whatwhere.recording import Recording
 from whatwhere.run_data import RunData, data_of, read_data
 from whatwhere.runs import METRICS_FILE, NEURONS_FILE, neuron_table, scores_of
-from whatwhere.storage import SHARED_FILE
 
 _RESAMPLES = 500  # of intervals that a run does not keep
 
@@ -44,14 +44,7 @@ def explore_runs(folders: Sequence[str | Path], recording: Recording | None = No
     folder that holds no run, `FormatError` for one that is damaged, `InputError` for a recording that lacks
     neurons, and for runs of different recordings.
     """
-    paths = [Path(folder) for folder in folders]
-    if not paths:
-        raise OptionError("no run was named: expected at least one folder.")
-    for path in paths:
-        if not path.is_dir():
-            raise RunError(f"{path} is no folder: expected that of a run, which `whatwhere fit` writes.")
-        if (path / SHARED_FILE).exists():
-            raise RunError(f"{path} holds runs of several recordings: name the folder of one, {path}/RECORDING.")
+    paths = check_runs(folders)
     names = _distinct([path.resolve().name for path in paths])
     return _explored([_of_folder(name, path, recording) for name, path in zip(names, paths, strict=True)])
 
