@@ -271,7 +271,10 @@ def test_folders_that_are_no_runs_are_refused(folder: Path, tmp_path: Path) -> N
         explore_runs([])
     with pytest.raises(RunError, match="is no folder: expected that of a run"):
         explore_runs([tmp_path / "nothing"])
-    with pytest.raises(FormatError, match=r"model\.safetensors does not exist"):
+    with pytest.raises(RunError, match=r"holds no fitted model\. Name one that `whatwhere fit` wrote"):
+        explore_runs([tmp_path])
+    ww.load_model(folder / "factorized").save(tmp_path / "ridge")
+    with pytest.raises(RunError, match=r"It has runs within it: name one, .*ridge\."):
         explore_runs([tmp_path])
 
 
