@@ -213,6 +213,12 @@ def test_types_fields_and_images_of_other_analyses_are_read(folder: Path, tmp_pa
     assert np.isnan(run.exciting[2:]).all()
 
 
+def test_neurons_without_a_type_are_of_type_none(folder: Path, tmp_path: Path) -> None:
+    ww.load_model(folder / "factorized").save(tmp_path)
+    (tmp_path / "types.csv").write_text("neuron,type,confidence\nn1,0,0.9\nn3,,0\nn5,1,0.8\nn7,,0\n")
+    assert list(explore_runs([tmp_path]).runs[0].types["type"]) == ["none", "1", "none", "0"]
+
+
 def test_fields_are_found_where_none_of_all_neurons_were_written(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

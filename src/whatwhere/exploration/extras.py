@@ -15,12 +15,15 @@ from whatwhere.exploration.explored import Cropped
 from whatwhere.runs import TYPES_TABLE
 from whatwhere.storage import EXCITING_FILE, FIELDS_FILE
 
+NO_TYPE_NAME = "none"
+
 
 @dataclass(frozen=True, eq=False)
 class Extras:
     """Each None where there is none.
 
-    - types: one row a neuron, in the model's order, columns `type` (text) and `confidence` (NaN where unknown)
+    - types: one row a neuron, in the model's order, columns `type` (text, "none" for a neuron without) and `confidence`
+      (NaN where unknown)
     - fields: each neuron's linearised field
     - exciting (n_neurons, n_channels, height, width): the image that excites each most, NaN where not asked for
     """
@@ -33,7 +36,7 @@ class Extras:
 def read_extras(folder: Path, model: Estimator) -> Extras:
     """What the folder holds.
 
-    - `types.csv`: columns `neuron`, `type`, and optionally `confidence`
+    - `types.csv`: columns `neuron`, `type` (empty for none), and optionally `confidence`
     - `fields.npz`: `fields` (n_neurons, n_channels, h, w), `corners` (n_neurons, 2), row and column in the image of
       their first pixel, and `neurons`; where it is of some neurons only it is left out
     - `most_exciting.npz`: `images` (n_neurons, n_channels, height, width) and `neurons`, all or some of them
@@ -54,6 +57,7 @@ def _types(path: Path, neurons: list[str]) -> pd.DataFrame | None:
         table = pd.read_csv(path, dtype={"neuron": str, "type": str}, keep_default_na=False)
         table = table.drop_duplicates("neuron").set_index("neuron")
         table["confidence"] = pd.to_numeric(table["confidence"]) if "confidence" in table else np.nan
+        table["type"] = table["type"].replace("", NO_TYPE_NAME)
         found = table[["type", "confidence"]]
     except (ValueError, KeyError, OSError) as error:
         raise FormatError(f"{path} cannot be read ({error}): expected columns neuron, type and confidence.") from None
