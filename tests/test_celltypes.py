@@ -3,12 +3,14 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
-from whatwhere.celltypes import MatchedMaps, TypeOptions, agreement, find_types, stability_of
+from whatwhere.celltypes import MatchedMaps, Stability, TypeOptions, agreement, find_types, stability_of
 from whatwhere.celltypes.clustering import density_clusters, reduced
+from whatwhere.celltypes.finding import labels_by_number
 from whatwhere.errors import InputError, OptionError
 
 
@@ -186,7 +188,7 @@ def test_agreement_knows_no_names_and_leaves_out_who_has_no_type() -> None:
 
 
 def refitted(codes: np.ndarray, seed: int, noise: float = 0.1) -> tuple[np.ndarray, MatchedMaps]:
-    """The barcodes as another fit might have them: maps permuted and turned over, a little noise."""
+    """Barcodes of another fit, maps permuted and turned over, a little noise; the match has the barcodes' signs."""
     rng = np.random.default_rng(seed)
     order, signs = rng.permutation(codes.shape[1]), rng.choice([-1.0, 1.0], codes.shape[1])
     again = (codes * signs)[:, order] + rng.normal(0, noise, codes.shape)
@@ -212,8 +214,8 @@ def test_types_that_return_are_stable_and_their_number_is_found(method: str) -> 
         return
     curve = stability.curve.set_index("n_types")
     assert stability.n_types == 3
-    assert curve.loc[3, "ari"] > 0.97
-    assert (curve.loc[[5, 8], "ari"] < 0.9).all()
+    assert stability.best_ari == curve.loc[3, "ari"] > 0.97
+    assert (curve.loc[curve.index > 4, "ari"] < 0.9).all()
     assert (curve["low"] <= curve["ari"]).all()
     assert (curve["ari"] <= curve["high"]).all()
 
@@ -231,3 +233,75 @@ def test_types_that_do_not_return_are_not_stable() -> None:
         stability_of(found, [codes[:3]], [1], [maps])
     with pytest.raises(InputError, match="no refits: stability needs at least one"):
         stability_of(found, [], [], [])
+
+
+def straight(n_features: int) -> MatchedMaps:
+    return MatchedMaps(np.arange(n_features), np.ones(n_features), np.ones(n_features))
+
+
+def random_fits(n_neurons: int, n_fits: int, n_features: int = 5) -> list[np.ndarray]:
+    codes = np.random.default_rng(0).normal(size=(n_fits, n_neurons, n_features))
+    return list(codes / np.linalg.norm(codes, axis=2, keepdims=True))
+
+
+@pytest.mark.parametrize("n_neurons", [7, 12])
+def test_random_barcodes_do_not_agree_in_types_of_a_neuron_each(n_neurons: int) -> None:
+    first, *others = random_fits(n_neurons, 3)
+    options = TypeOptions(n_starts=2, floor=0.001)
+    alone = labels_by_number(others[0], [n_neurons], options)[n_neurons]
+    assert agreement(np.arange(n_neurons), alone) == 1.0, "whatever the barcodes"
+    stability = stability_of(find_types(first, options), others, [1, 2], [straight(5)] * 2)
+    assert stability.curve["n_types"].max() <= n_neurons // 3
+    assert stability.best_ari is not None
+    assert stability.best_ari < 0.5
+
+
+def test_types_that_hold_no_neuron_are_no_number_of_types() -> None:
+    """Of tight clusters a mixture with more Gaussians leaves some empty: fits that agree then have fewer types."""
+    fits = [population([50, 30], spread=0.02, seed=0)[0]]
+    fits += [population([50, 30], spread=0.02, seed=0)[0] + 0.001 * seed for seed in (1, 2)]
+    held = [len(set(labels)) for labels in labels_by_number(fits[0], range(2, 13), TypeOptions()).values()]
+    assert min(np.array(held) - np.arange(2, 13)) < 0
+    stability = stability_of(find_types(fits[0]), fits[1:], [1, 2], [straight(5)] * 2)
+    full = [number for number, n_held in zip(range(2, 13), held, strict=True) if n_held == number]
+    assert set(stability.curve["n_types"]) <= set(full)
+
+
+def test_of_equal_agreement_the_largest_number_is_taken_and_none_of_nothing() -> None:
+    nan = float("nan")
+    curves = {3: [0.9, 1.0 - 1e-12, 0.995], 4: [0.2, 0.1, 0.4], 2: [0.3, nan, 0.1], None: [nan] * 3}
+    for expected, values in curves.items():
+        curve = pd.DataFrame({"n_types": [2, 3, 4], "ari": values, "low": values, "high": values})
+        stability = Stability(pd.DataFrame(), curve)
+        assert stability.n_types == expected
+        assert stability.best_ari == (None if expected is None else values[expected - 2])
+    empty = stability_of(find_types(np.eye(5)), [np.eye(5)], [1], [straight(5)])
+    assert (empty.curve.empty, empty.n_types, empty.best_ari) == (True, None, None)
+
+
+@pytest.mark.parametrize(
+    "options", [TypeOptions(max_types=4), TypeOptions(n_types=3, max_types=4), TypeOptions(method="hdbscan")]
+)
+def test_a_silent_refit_is_left_out(options: TypeOptions) -> None:
+    codes, _ = population([30, 20, 10])
+    found = find_types(codes, options)
+    maps = straight(5)
+    stability = stability_of(found, [np.zeros_like(codes), codes], [7, 8], [maps, maps])
+    assert stability.left_out == (7,)
+    silent, same = stability.refits.to_dict("records")
+    assert (silent["n_types"], silent["n_neurons"]) == (0, 0)
+    assert np.isnan([silent["ari"], silent["centre_similarity"]]).all()
+    assert (same["ari"], same["centre_similarity"]) == (1.0, pytest.approx(1.0))
+    alone = stability_of(found, [codes], [8], [maps])
+    pd.testing.assert_frame_equal(stability.curve, alone.curve)
+    nothing = stability_of(found, [np.zeros_like(codes)], [7], [maps])
+    assert (nothing.n_types, nothing.left_out, nothing.curve.empty) == (None, (7,), True)
+
+
+def test_a_refit_with_fewer_barcodes_than_types_has_as_many_as_it_can() -> None:
+    codes, _ = population([30, 20, 10])
+    flat = np.repeat(np.eye(5)[:2], 30, axis=0)
+    stability = stability_of(find_types(codes, TypeOptions(n_types=3)), [flat], [1], [straight(5)])
+    assert list(stability.refits["n_types"]) == [2]
+    with pytest.raises(InputError, match="a refit's barcodes holds 60 values that are not finite"):
+        stability_of(find_types(codes), [np.where(np.arange(5) == 1, np.nan, codes)], [1], [straight(5)])

@@ -11,13 +11,16 @@ import whatwhere as ww
 from whatwhere.celltypes import (
     WITH_BARCODES,
     MapStatistics,
+    TypeOptions,
     barcodes_of,
     find_types,
     match_centres,
     match_maps,
     measured_maps,
     model_barcodes,
+    model_signs,
     network_barcodes,
+    stability_of,
 )
 from whatwhere.celltypes.barcodes import recording_maps, remembered_maps, some_images
 from whatwhere.core import Core
@@ -275,3 +278,62 @@ def test_centres_are_compared_in_matched_maps() -> None:
     weights, others = model.feature_weights_, again.feature_weights_
     np.testing.assert_allclose(match_centres(weights, others[::-1], matched), 1.0, rtol=1e-6)
     assert match_centres(weights[:3], others[:2], matched).min() <= 1e-6, "the third has no partner"
+
+
+TURNED = [[1.0, -1.0, -1.0, 1.0], [-1.0] * 4]
+
+
+@pytest.mark.parametrize("metric", ["weights", "signal"])
+@pytest.mark.parametrize("signs", TURNED)
+@pytest.mark.parametrize("one_type", [True, False])
+def test_types_of_a_network_with_maps_turned_over_are_wholly_similar(
+    metric: str, signs: list[float], one_type: bool
+) -> None:
+    """Barcodes have the signs of their maps taken out already: they are not to be taken out twice."""
+    shown = recording(n_neurons=30)
+    model = varied(fitted(shown=shown, batch_norm=False))
+    centres = torch.tensor([[3.0, 0.2, 0.1, 0.0], [0.1, 2.0, 0.0, 0.3], [0.0, 0.1, -0.2, 4.0]])
+    with torch.no_grad():
+        model.model_.readout.weights.copy_(centres[0 * torch.arange(30) if one_type else torch.arange(30) % 3])
+        model.model_.readout.get_parameter("mask").abs_()
+    again = rewritten(model, ORDER, FACTORS, signs)
+    np.testing.assert_allclose(again.predict(shown.images), model.predict(shown.images), rtol=1e-4, atol=1e-4)
+    images = list(model.standardised(shown.images, 30))
+    matched = match_maps(model.model_.core, again.model_.core, [(chunk, chunk) for chunk in images])
+    assert (matched.signs < 0).any()
+    maps = matched.of_barcodes(model_signs(model, shown), model_signs(again, shown))
+    found = find_types(model_barcodes(model, shown, metric=metric))
+    assert found.n_types == (1 if one_type else 3)
+    stability = stability_of(found, [model_barcodes(again, shown, metric=metric)], [1], [maps])
+    np.testing.assert_allclose(stability.refits[["ari", "centre_similarity"]], 1.0, rtol=1e-5)
+
+
+def test_maps_whose_signs_are_a_toss_up_are_compared_as_they_are() -> None:
+    """On and off cells in equal numbers: which of them counts as on differs between fits, the match sets it right."""
+    shown = recording(n_neurons=40)
+    model = varied(fitted(shown=shown, batch_norm=False))
+    weights = torch.eye(4)[0] * (1 - 2 * (torch.arange(40) % 2))[:, None]
+    with torch.no_grad():
+        model.model_.readout.get_parameter("mask").abs_()
+        model.model_.readout.weights.copy_(weights)
+        model.model_.readout.weights[0] += 0.3
+        again = copy.deepcopy(model)
+        again.model_.readout.weights[0] -= 0.6
+    first, second = (model_signs(one, shown) for one in (model, again))
+    assert (first != second).any()
+    images = list(model.standardised(shown.images, 30))
+    matched = match_maps(model.model_.core, again.model_.core, [(chunk, chunk) for chunk in images])
+    found = find_types(model_barcodes(model, shown), TypeOptions(n_types=2, floor=0.5))
+    stability = stability_of(found, [model_barcodes(again, shown)], [1], [matched.of_barcodes(first, second)])
+    assert stability.refits["centre_similarity"][0] > 0.99
+
+
+def test_signs_of_maps_that_mean_something_stay() -> None:
+    model = varied(fitted("gaussian", last_nonlinearity="relu"))
+    np.testing.assert_array_equal(model_signs(model), 1.0)
+    free = varied(fitted("gaussian", batch_norm=False))
+    raw = free.feature_weights_ * recording_maps(free, recording()).std
+    signs = model_signs(free, recording())
+    np.testing.assert_allclose(
+        model_barcodes(free, recording()), signs * raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-6
+    )

@@ -5,16 +5,19 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 import whatwhere as ww
 from whatwhere.celltypes import find_types, model_barcodes, types_of_run
 from whatwhere.celltypes.options import TypeOptions
 from whatwhere.errors import InputError, OptionError
+from whatwhere.estimators import CNN
 from whatwhere.runs import fit_run
 
 SMALL = {
@@ -92,7 +95,9 @@ def test_refits_are_kept_and_taken_up_again(run: Callable[..., Outcome], folder:
     assert (code, err) == (0, "")
     assert "gaussian seed 1: 64 images to fit, 16 to validate" in out
     assert re.search(r"refit with seed 1: adjusted Rand index -?\d\.\d{3} over 24 neurons; \d+ types by itself", out)
-    assert re.search(r"fits agree best in \d+ types", out)
+    kept = json.loads((folder / "types" / "types.json").read_text())["stability"]
+    assert (kept["n_types"], kept["curve"]) == (None, []), "barcodes are as good as the same after so few steps"
+    assert "fits cannot be compared by number of types: that takes six neurons" in out + err
     first = (folder / "types" / "seed-1" / "model.safetensors").read_bytes()
     code, out, _ = run(*asked, "2", "--overwrite")
     assert code == 0
@@ -102,7 +107,6 @@ def test_refits_are_kept_and_taken_up_again(run: Callable[..., Outcome], folder:
     kept = json.loads((folder / "types" / "types.json").read_text())
     assert kept["options"]["metric"] == "signal"
     assert [row["seed"] for row in kept["stability"]["refits"]] == [1, 2]
-    assert kept["stability"]["curve"][0]["n_types"] == 2
     assert not (folder / "run" / "types.json").exists()
     assert yaml.safe_load((folder / "types" / "seed-2" / "config.yaml").read_text())["seed"] == 2
 
@@ -166,13 +170,75 @@ def test_models_without_feature_weights_are_refused(
     assert "a ridge model has no barcodes: fit one of factorized, fixed-mask, gaussian, posterior" in err
 
 
-def test_refits_are_of_the_recording_that_was_fitted(folder: Path, session: ww.Recording) -> None:
-    other = ww.Recording(session.images, session.responses[::-1], neurons=session.neurons)
+@pytest.mark.parametrize("refits", [0, 1])
+@pytest.mark.parametrize("metric", ["weights", "signal"])
+def test_another_recording_than_was_fitted_is_refused(
+    folder: Path, session: ww.Recording, refits: int, metric: Literal["weights", "signal"]
+) -> None:
+    options = TypeOptions(metric=metric)
+    other = ww.Recording(session.images[::-1], session.responses, neurons=session.neurons)
     with pytest.raises(InputError, match="is not the recording that the model was fitted to"):
-        types_of_run(folder / "run", recording=other, refits=1)
+        types_of_run(folder / "run", recording=other, refits=refits, options=options)
     fewer = session.select_neurons(range(20))
     with pytest.raises(InputError, match="lacks 4 of the 24 neurons that the model was fitted to"):
-        types_of_run(folder / "run", recording=fewer, refits=1)
+        types_of_run(folder / "run", recording=fewer, refits=refits, options=options)
+    assert not (folder / "run" / "types.json").exists()
+
+
+def test_refits_without_batch_normalisation_are_measured_on_the_recording(
+    tmp_path: Path, session: ww.Recording
+) -> None:
+    core = {"kernel_sizes": [5], "n_maps": 3, "batch_norm": False}
+    values = {**SMALL, "core": core, "penalties": {"product_l1": 0.0}}
+    fit_run(ww.make_model("factorized", values), session, tmp_path / "run")
+    options = TypeOptions(metric="weights", max_types=3)
+    found = types_of_run(tmp_path / "run", recording=session, refits=1, options=options)
+    again = model_barcodes(ww.load_model(tmp_path / "run" / "seed-1"), session)
+    assert found.stability is not None
+    heard = found.types.barcodes.any(1) & again.any(1)
+    assert found.stability.refits["n_neurons"][0] == heard.sum()
+
+
+def rewrite_weights(run: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Gives a kept model other feature weights."""
+    model = ww.load_model(run)
+    assert isinstance(model, CNN)
+    with torch.no_grad():
+        weights = model.model_.readout.get_parameter("weights")
+        weights.copy_(change(weights))
+    model.save(run)
+
+
+def test_the_number_in_which_fits_agree_best_is_said(run: Callable[..., Outcome], folder: Path) -> None:
+    asked = ("run", "--recording", "session.npz", "--metric", "weights", "--out", "types", "--refits", "1")
+    assert run(*asked)[0] == 0
+    generator = torch.Generator().manual_seed(0)
+    for kept_run in (folder / "run", folder / "types" / "seed-1"):
+        rewrite_weights(kept_run, lambda weights: torch.randn(weights.shape, generator=generator))
+    code, out, _ = run(*asked, "--overwrite")
+    assert code == 0
+    kept = json.loads((folder / "types" / "types.json").read_text())["stability"]
+    best = max(kept["curve"], key=lambda row: (row["ari"], row["n_types"]))
+    assert 2 <= best["n_types"] <= 24 // 3
+    assert (kept["n_types"], kept["ari"], kept["left_out"]) == (best["n_types"], best["ari"], [])
+    assert f"fits agree best in {best['n_types']} types: adjusted Rand index {best['ari']:.3f}\n" in out
+
+
+def test_a_silent_refit_is_left_out_and_said(run: Callable[..., Outcome], folder: Path) -> None:
+    asked = ("run", "--recording", "session.npz", "--metric", "weights", "--out", "types", "--refits", "2")
+    assert run(*asked)[0] == 0
+    rewrite_weights(folder / "types" / "seed-1", torch.zeros_like)
+    code, out, err = run(*asked, "--overwrite")
+    assert code == 0
+    assert "the refit with seed 1 is left out: none of its neurons has feature weights" in out + err
+    assert "refit with seed 1: adjusted" not in out
+    assert "refit with seed 2: adjusted" in out
+    kept = json.loads((folder / "types" / "types.json").read_text())["stability"]
+    assert kept["left_out"] == [1]
+    assert kept["refits"][0]["ari"] is None
+
+
+def test_a_number_of_refits_below_one_is_refused(folder: Path, session: ww.Recording) -> None:
     with pytest.raises(OptionError, match="refits must be at least 1, got -1"):
         types_of_run(folder / "run", recording=session, refits=-1)
     assert not (folder / "run" / "types.json").exists()

@@ -6,7 +6,9 @@ from whatwhere.celltypes.barcodes import (
     barcodes_of,
     measured_maps,
     model_barcodes,
+    model_signs,
     network_barcodes,
+    network_signs,
 )
 from whatwhere.celltypes.finding import CellTypes, find_types
 from whatwhere.celltypes.folder import RunTypes, types_of_run
@@ -29,7 +31,9 @@ __all__ = [
     "match_maps",
     "measured_maps",
     "model_barcodes",
+    "model_signs",
     "network_barcodes",
+    "network_signs",
     "stability_of",
     "types_of_run",
 ]

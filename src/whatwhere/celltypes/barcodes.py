@@ -68,6 +68,21 @@ def barcodes_of(
     array([[0.6, 0.8],
            [0.6, 0.8]])
     """
+    codes = _scaled(feature_weights, masks, statistics)
+    signs = _column_signs(codes) if free_signs else np.ones(codes.shape[1])
+    codes = codes * signs
+    if metric == "signal":
+        if statistics.correlations is None:
+            raise OptionError(
+                "metric 'signal' needs the correlations of feature maps: give the recording (--recording), whose images"
+                " show them."
+            )
+        codes = _of_length_one(codes @ _root(statistics.correlations * np.outer(signs, signs)))
+    return codes + 0.0  # no -0
+
+
+def _scaled(feature_weights: ArrayLike, masks: ArrayLike, statistics: MapStatistics) -> np.ndarray:
+    """Barcodes under the metric "weights", the signs of the maps as they are in the network."""
     weights, places = np.asarray(feature_weights, np.float64), np.asarray(masks, np.float64)
     check_ndim("feature_weights", weights, ("n_neurons", "n_features"))
     check_ndim("masks", places, ("n_neurons", "height", "width"))
@@ -78,17 +93,11 @@ def barcodes_of(
     amplitudes = np.linalg.norm(places.reshape(len(places), -1), axis=1) * np.linalg.norm(scaled, axis=1)
     heard = amplitudes > 0
     heard &= amplitudes >= _SILENT * (np.median(amplitudes[heard]) if heard.any() else 0.0)
-    codes = _of_length_one(np.where(heard[:, None], scaled, 0.0))
-    signs = np.where(codes.sum(0) < 0, -1.0, 1.0) if free_signs else np.ones(codes.shape[1])
-    codes = codes * signs
-    if metric == "signal":
-        if statistics.correlations is None:
-            raise OptionError(
-                "metric 'signal' needs the correlations of feature maps: give the recording (--recording), whose images"
-                " show them."
-            )
-        codes = _of_length_one(codes @ _root(statistics.correlations * np.outer(signs, signs)))
-    return codes + 0.0  # no -0
+    return _of_length_one(np.where(heard[:, None], scaled, 0.0))
+
+
+def _column_signs(codes: np.ndarray) -> np.ndarray:
+    return np.where(codes.sum(0) < 0, -1.0, 1.0)
 
 
 def mask_signs(masks: np.ndarray) -> np.ndarray:
@@ -118,12 +127,33 @@ def network_barcodes(model: Model, statistics: MapStatistics | None = None, *, m
 
     Raises `InputError` for a readout without a vector of feature weights, or where it remembers nothing.
     """
+    parts = _parts(model)
+    known = remembered_maps(model.core) if statistics is None else statistics
+    return barcodes_of(*parts, known, metric=metric, free_signs=_free_signs(model))
+
+
+def network_signs(model: Model, statistics: MapStatistics | None = None) -> np.ndarray:
+    """g_k of `barcodes_of` for a network, (n_features,): the signs that its maps have in `network_barcodes`.
+
+    Raises as that does. Needed where maps of two networks are compared together with their barcodes, see
+    `MatchedMaps.of_barcodes`.
+    """
+    parts = _parts(model)
+    if not _free_signs(model):
+        return np.ones(parts[0].shape[1])
+    return _column_signs(_scaled(*parts, remembered_maps(model.core) if statistics is None else statistics))
+
+
+def _parts(model: Model) -> tuple[np.ndarray, np.ndarray]:
+    """Feature weights and masks; raises `InputError` for a readout without the former."""
     if isinstance(model.readout, FullyConnectedReadout):
         raise InputError(_without("fully-connected"))
-    weights = model.readout.feature_weights().cpu().numpy()
-    known = remembered_maps(model.core) if statistics is None else statistics
-    free_signs = model.core.options.last_nonlinearity == "identity"
-    return barcodes_of(weights, model.readout.masks().cpu().numpy(), known, metric=metric, free_signs=free_signs)
+    return model.readout.feature_weights().cpu().numpy(), model.readout.masks().cpu().numpy()
+
+
+def _free_signs(model: Model) -> bool:
+    """Whether a map may change its sign together with all weights that read it."""
+    return model.core.options.last_nonlinearity == "identity"
 
 
 def model_barcodes(model: Estimator, recording: Recording | None = None, *, metric: str = "weights") -> np.ndarray:
@@ -136,6 +166,17 @@ def model_barcodes(model: Estimator, recording: Recording | None = None, *, metr
     """
     network = check_barcodes(model)
     return network_barcodes(network, None if recording is None else recording_maps(model, recording), metric=metric)
+
+
+def model_signs(model: Estimator, recording: Recording | None = None) -> np.ndarray:
+    """The signs (n_features,) that a fitted model's maps have in its `model_barcodes` from the same recording."""
+    network = check_barcodes(model)
+    return network_signs(network, None if recording is None else recording_maps(model, recording))
+
+
+def maps_to_measure(model: CNN, recording: Recording | None, metric: str) -> Recording | None:
+    """The recording where barcodes need its images: for the metric "signal", and without batch normalisation."""
+    return recording if metric == "signal" or not model.options_.core.batch_norm else None
 
 
 def check_barcodes(model: Estimator) -> Model:

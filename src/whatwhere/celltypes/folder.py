@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from whatwhere.catalogue import load_model
-from whatwhere.celltypes.barcodes import check_barcodes, model_barcodes, remembered_maps
+from whatwhere.celltypes.barcodes import check_barcodes, maps_to_measure, model_barcodes, remembered_maps
 from whatwhere.celltypes.finding import NO_TYPE, CellTypes, find_types
 from whatwhere.celltypes.options import TypeOptions
-from whatwhere.celltypes.refits import Observe, fit_refits, plan_refits, refit_stability
+from whatwhere.celltypes.refits import Observe, fit_refits, fitted_recording, plan_refits, refit_stability
 from whatwhere.celltypes.stability import Stability
 from whatwhere.errors import OptionError, RunError, WriteError
 from whatwhere.estimators import CNN
@@ -70,7 +70,13 @@ class RunTypes:
         }
         if self.stability is not None:
             refits, curve = _plain(self.stability.refits), _plain(self.stability.curve)
-            found["stability"] = {"n_types": self.stability.n_types, "curve": curve, "refits": refits}
+            found["stability"] = {
+                "n_types": self.stability.n_types,
+                "ari": self.stability.best_ari,
+                "left_out": list(self.stability.left_out),
+                "curve": curve,
+                "refits": refits,
+            }
         return found
 
 
@@ -106,8 +112,8 @@ def types_of_run(
       goes on; device, threads: for them
     - observe: from a refit's label to what is told how it goes
 
-    Raises `InputError` for a model without barcodes or another recording, `RunError` where the folder holds types
-    already and `overwrite` is not given, `OptionError` for refits without a recording.
+    Raises `InputError` for a model without barcodes, or another recording (with refits or without), `RunError` where
+    the folder holds types already and `overwrite` is not given, `OptionError` for refits without a recording.
     """
     options = options or TypeOptions()
     model = load_model(run)
@@ -116,22 +122,26 @@ def types_of_run(
     place = _checked(Path(run), folder, overwrite)
     if refits and recording is None:
         raise OptionError("refits need the recording that the run was fitted to: give it (--recording).")
-    needed = options.metric == "signal"
-    if not needed and recording is None:
+    model.set_params(device=device, threads=threads)
+    plan = None
+    if recording is not None and refits:
+        plan = plan_refits(model, recording, place, refits)
+    elif recording is not None:
+        fitted_recording(model, recording)  # raises for another one
+    elif options.metric != "signal":
         remembered_maps(network.core)  # raises where a recording is needed
-    measured = recording if needed or not model.options_.core.batch_norm else None
+    measured = maps_to_measure(model, recording, options.metric)
     found = find_types(model_barcodes(model, measured, metric=options.metric), options)
     stability, notes = None, list(_notes(found))
-    if refits:
+    if plan is not None:
         assert recording is not None
-        model.set_params(device=device, threads=threads)
-        plan = plan_refits(model, recording, place, refits)
         place.mkdir(parents=True, exist_ok=True)
         done = fit_refits(plan, observe)
         notes += [f"{label}: {note}" for label, of in done.notes.items() for note in of]
         if done.interrupted:
             return RunTypes(found, model.neurons_, place, notes=tuple(notes), interrupted=True)
         stability = refit_stability(model, found, recording, plan)
+        notes += _stability_notes(found, stability)
     result = RunTypes(found, model.neurons_, place, stability, tuple(notes))
     _write(result)
     return result
@@ -163,6 +173,19 @@ def _notes(found: CellTypes) -> list[str]:
         and found.n_types == found.bic["n_types"].max() < len(found.labels)
     ):
         notes.append(f"the BIC is lowest at {found.n_types} types, the most that were tried: try more (--max-types)")
+    return notes
+
+
+def _stability_notes(found: CellTypes, stability: Stability) -> list[str]:
+    notes = [
+        f"the refit with seed {seed} is left out: none of its neurons has feature weights"
+        for seed in stability.left_out
+    ]
+    if stability.n_types is None and found.options.method == "gmm":
+        notes.append(
+            "fits cannot be compared by number of types: that takes six neurons with feature weights in every fit, and"
+            " in each fit a neuron in every type"
+        )
     return notes
 
 

@@ -21,6 +21,17 @@ class MatchedMaps(NamedTuple):
     signs: np.ndarray
     correlation: np.ndarray
 
+    def of_barcodes(self, first: np.ndarray, second: np.ndarray) -> "MatchedMaps":
+        """The same match of the columns of barcodes, in which maps have signs of their own.
+
+        first, second: those signs, `model_signs` of either network, (n_features,) in the order of its own maps.
+
+        >>> maps = MatchedMaps(np.array([1, 0]), np.array([-1.0, -1.0]), np.ones(2))
+        >>> maps.of_barcodes(np.array([1.0, 1.0]), np.array([1.0, -1.0])).signs
+        array([ 1., -1.])
+        """
+        return self._replace(signs=self.signs * first * second[self.order])
+
 
 @torch.no_grad()
 def match_maps(first: Core, second: Core, images: Sequence[tuple[np.ndarray, np.ndarray]]) -> MatchedMaps:
@@ -53,8 +64,9 @@ def match_maps(first: Core, second: Core, images: Sequence[tuple[np.ndarray, np.
 def match_centres(first: np.ndarray, second: np.ndarray, maps: MatchedMaps) -> np.ndarray:
     """Similarity of each type of the first fit with the type of the second that it is matched to: (n_types,), cosines.
 
-    first, second: centres (n_types, K), each in the order of its own network's maps; types are matched one to one. A
-    type without a partner has 0.
+    first, second: centres (n_types, K), each in the order of its own network's maps; maps: with the signs of what the
+    centres are means of, `MatchedMaps.of_barcodes` for barcodes. Types are matched one to one. A type without a partner
+    has 0.
 
     >>> maps = MatchedMaps(np.array([1, 0]), np.array([1.0, -1.0]), np.ones(2))
     >>> match_centres(np.eye(2), np.array([[-1.0, 0.0], [0.0, 1.0]]), maps)

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import clone
 
 from whatwhere.catalogue import load_model
-from whatwhere.celltypes.barcodes import model_barcodes, some_images
+from whatwhere.celltypes.barcodes import maps_to_measure, model_barcodes, model_signs, some_images
 from whatwhere.celltypes.finding import CellTypes
 from whatwhere.celltypes.matching import MatchedMaps, match_maps
 from whatwhere.celltypes.stability import Stability, stability_of
@@ -50,14 +50,7 @@ def plan_refits(model: CNN, recording: Recording, folder: Path, n_refits: int) -
             "the core of this model was fitted to other recordings too: refits from this one alone would be of another"
             " model. Leave refits out."
         )
-    some = recording.select_neurons(_positions(model, recording))
-    whole = recording if recording.n_neurons == some.n_neurons else some
-    declared = with_split(whole, model.options_.training.validation_fraction, model.seed)
-    if model.fingerprint_ not in (whole.fingerprint(), declared.fingerprint()):
-        raise InputError(
-            f"{recording.name} is not the recording that the model was fitted to (its contents differ): refits would"
-            " not be of the same model. Give that recording, or leave refits out."
-        )
+    declared = fitted_recording(model, recording)
     fits = []
     for seed in range(model.seed + 1, model.seed + 1 + n_refits):
         make = partial(_again, model, seed)
@@ -65,6 +58,22 @@ def plan_refits(model: CNN, recording: Recording, folder: Path, n_refits: int) -
     plan = Plan((model.name,), (declared.n_images,), tuple(fits), False)
     check_fits(plan)
     return plan
+
+
+def fitted_recording(model: CNN, recording: Recording) -> Recording:
+    """What the model was fitted to: the recording's neurons that it has, with its split declared.
+
+    Raises `InputError` where the recording is another one, or lacks some of the neurons. Reads all of it.
+    """
+    some = recording.select_neurons(_positions(model, recording))
+    whole = recording if recording.n_neurons == some.n_neurons else some
+    declared = with_split(whole, model.options_.training.validation_fraction, model.seed)
+    if not any(one.fingerprint() == model.fingerprint_ for one in (whole, declared)):
+        raise InputError(
+            f"{recording.name} is not the recording that the model was fitted to (its contents differ): its images"
+            " would show other feature maps, and refits would not be of the same model. Give that recording, or none."
+        )
+    return declared
 
 
 def _positions(model: CNN, recording: Recording) -> list[int]:
@@ -93,7 +102,8 @@ def fit_refits(plan: Plan, observe: Observe = lambda label: None) -> Refits:
 def refit_stability(model: CNN, found: CellTypes, recording: Recording, plan: Plan) -> Stability:
     """How stable the types of a model are over its refits, all of which are kept."""
     images = some_images(recording, _MATCHED_ON)
-    measured = recording if found.options.metric == "signal" else None
+    measured = maps_to_measure(model, recording, found.options.metric)
+    signs = model_signs(model, measured)
     barcodes: list[np.ndarray] = []
     maps: list[MatchedMaps] = []
     for fit in plan.fits:
@@ -102,5 +112,6 @@ def refit_stability(model: CNN, found: CellTypes, recording: Recording, plan: Pl
         again.model_.to(next(model.model_.parameters()).device)
         barcodes.append(model_barcodes(again, measured, metric=found.options.metric))
         pairs = list(zip(*(one.standardised(images, _AT_ONCE) for one in (model, again)), strict=True))
-        maps.append(match_maps(model.model_.core, again.model_.core, pairs))
+        matched = match_maps(model.model_.core, again.model_.core, pairs)
+        maps.append(matched.of_barcodes(signs, model_signs(again, measured)))
     return stability_of(found, barcodes, [fit.seed for fit in plan.fits], maps)

@@ -107,10 +107,13 @@ def _show(found: RunTypes) -> None:
     if found.stability is None:
         return
     for row in found.stability.refits.to_dict("records"):
+        if row["seed"] in found.stability.left_out:
+            continue  # the notes say so
         console.out.print(
             f"refit with seed {row['seed']}: adjusted Rand index {row['ari']:.3f} over {row['n_neurons']:,} neurons;"
             f" {row['n_types']} types by itself; feature maps match with correlation {row['map_correlation']:.3f},"
             f" types with similarity {row['centre_similarity']:.3f}"
         )
     if found.stability.n_types is not None:
-        console.out.print(f"fits agree best in {found.stability.n_types} types")
+        best = f"fits agree best in {found.stability.n_types} types"
+        console.out.print(f"{best}: adjusted Rand index {found.stability.best_ari:.3f}")
