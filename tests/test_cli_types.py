@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_a_refit_that_was_interrupted_goes_on_to_the_same_end(folder: Path, sess
     def stop(label: str) -> Callable[[object], None]:
         def observe(event: object) -> None:
             if getattr(getattr(event, "check", None), "step", 0) == 3 and label == "gaussian seed 2":
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
 
         return observe
 
