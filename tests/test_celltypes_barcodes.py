@@ -312,13 +312,14 @@ def test_maps_whose_signs_are_a_toss_up_are_compared_as_they_are() -> None:
     """On and off cells in equal numbers: which of them counts as on differs between fits, the match sets it right."""
     shown = recording(n_neurons=40)
     model = varied(fitted(shown=shown, batch_norm=False))
-    weights = torch.eye(4)[0] * (1 - 2 * (torch.arange(40) % 2))[:, None]
+    weights = torch.tensor([[1.0, 0.5, 0.0, 0.0], [-1.0, 0.0, 0.5, 0.0]])[torch.arange(40) % 2]
+    weights = weights / torch.from_numpy(recording_maps(model, shown).std)
     with torch.no_grad():
         model.model_.readout.get_parameter("mask").abs_()
         model.model_.readout.weights.copy_(weights)
-        model.model_.readout.weights[0] += 0.3
         again = copy.deepcopy(model)
-        again.model_.readout.weights[0] -= 0.6
+        model.model_.readout.weights[0, 0] *= 2  # more on than off in one fit
+        again.model_.readout.weights[1, 0] *= 2  # and in the other less
     first, second = (model_signs(one, shown) for one in (model, again))
     assert (first != second).any()
     images = list(model.standardised(shown.images, 30))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 import whatwhere as ww
 from whatwhere.celltypes import find_types, model_barcodes, types_of_run
 from whatwhere.celltypes.options import TypeOptions
 from whatwhere.errors import InputError, OptionError
+from whatwhere.estimators import CNN
 from whatwhere.runs import fit_run
 
 SMALL = {
@@ -116,7 +116,7 @@ def test_a_refit_that_was_interrupted_goes_on_to_the_same_end(folder: Path, sess
     def stop(label: str) -> Callable[[object], None]:
         def observe(event: object) -> None:
             if getattr(getattr(event, "check", None), "step", 0) == 3 and label == "gaussian seed 2":
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
 
         return observe
 
@@ -202,11 +202,12 @@ def test_refits_without_batch_normalisation_are_measured_on_the_recording(
 
 def rewrite_weights(run: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Gives a kept model other feature weights."""
-    file = run / "model.safetensors"
-    with safe_open(file, "pt") as opened:
-        metadata, tensors = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-    weights = "model/readout.weights"
-    save_file({**tensors, weights: change(tensors[weights])}, file, metadata)
+    model = ww.load_model(run)
+    assert isinstance(model, CNN)
+    with torch.no_grad():
+        weights = model.model_.readout.get_parameter("weights")
+        weights.copy_(change(weights))
+    model.save(run)
 
 
 def test_the_number_in_which_fits_agree_best_is_said(run: Callable[..., Outcome], folder: Path) -> None:
