@@ -17,6 +17,8 @@ import numpy as np
 import torch
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+FIRST = ("parallel", "search", "cli_search", "experiments", "shared", "workers", "examples", "cli_reproduce")
+"""Files of tests that take longest, since they start processes: begun first, so that all workers end at once."""
 
 
 def pytest_configure() -> None:
@@ -25,7 +27,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none."""
+    """The longest files first, and skip what needs a CUDA device where there is none."""
+    names = [f"test_{name}" for name in FIRST]
+    items.sort(key=lambda item: names.index(item.path.stem) if item.path.stem in names else len(names))
     if torch.cuda.is_available():
         return
     for item in items:
