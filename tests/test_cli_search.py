@@ -31,13 +31,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def search(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "-c", "from whatwhere.cli import main; main()", "search", "session.h5"]
-    given = [*program, "--space", "space.yaml", "--out", "out", "--neurons", "3", "--set", "core.n_maps=2", *arguments]
-    return subprocess.run(given, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+def arguments(*more: str) -> list[str]:
+    given = ["--space", "space.yaml", "--out", "out", "--neurons", "3", "--set", "core.n_maps=2"]
+    return ["search", "session.h5", *given, *more]
 
 
-def test_a_search_tells_its_points_and_keeps_them(folder: Path) -> None:
+def search(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-c", "from whatwhere.cli import main; main()", *arguments(*more)]
+    return subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_search_tells_its_points_and_keeps_them(folder: Path, command: Callable[..., tuple[int, str, str]]) -> None:
     done = search(folder, "--workers", "2")
     assert done.returncode == 5, done.stderr  # two points failed, and that is said
     assert "search: 4 points, 2 at a time." in done.stdout
@@ -52,11 +56,11 @@ def test_a_search_tells_its_points_and_keeps_them(folder: Path) -> None:
     assert best.asked()["options"]["core"]["n_maps"] == 2
     for name in ("importance.png", "slices.png", "course.png"):
         assert (folder / "out" / name).stat().st_size > 0
-    again = search(folder)
-    assert again.returncode == 4
-    assert "holds a search already: use --resume" in again.stderr
-    resumed = search(folder, "--workers", "1", "--resume")
-    assert "4 points, 2 of them done already, 1 at a time." in resumed.stdout
+    code, _, err = command(folder, *arguments())
+    assert code == 4
+    assert "holds a search already: use --resume" in err
+    _, out, _ = command(folder, *arguments("--workers", "1", "--resume"))
+    assert "4 points, 2 of them done already, 1 at a time." in out
 
 
 @pytest.mark.parametrize(

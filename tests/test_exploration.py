@@ -12,6 +12,7 @@ import whatwhere as ww
 from whatwhere import runs
 from whatwhere.catalogue import make_model
 from whatwhere.cli.options import gather
+from whatwhere.comparison.fits import kept_scores
 from whatwhere.core import map_offset
 from whatwhere.errors import FormatError, InputError, OptionError, RunError
 from whatwhere.exploration import explore_models, explore_runs, parts
@@ -110,8 +111,14 @@ def test_neurons_may_be_called_anything(tmp_path: Path) -> None:
     names = ["NA", "007", "a,b", "\ra\r"]
     renamed = ww.Recording(given.images, given.responses, test=given.test, neurons=pd.DataFrame(index=names))
     runs.fit_run(ww.Ridge(strengths=[1.0]), renamed, tmp_path)
+    types = pd.DataFrame({"neuron": names, "type": list("0110"), "confidence": [1.0, 0.5, np.nan, 0.8]})
+    types.to_csv(tmp_path / "types.csv", index=False)
     run = explore_runs([tmp_path]).runs[0]
     assert run.neurons == tuple(names)
+    assert list(run.types["type"]) == list("0110")
+    np.testing.assert_array_equal(run.types["confidence"], types["confidence"])
+    again = kept_scores(tmp_path).neurons
+    np.testing.assert_array_equal(again["correlation"], run.scores["correlation"])
     assert list(run.scores["constant_response"]) == [False] * 4
     assert run.scores["correlation"].notna().all()
 

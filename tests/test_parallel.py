@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(folder: Path, out: str, *arguments: str, verb: str = "fit") -> list[str | Path]:
+def whatwhere(folder: Path, out: str, *arguments: str, verb: str = "fit") -> list[str | Path]:
     options = ["--config", folder / "options.yaml", "--device", "cpu", "--threads", "1"]
     return [WHATWHERE, verb, folder / "recording.npz", "--out", folder / out, *options, *arguments]
 
@@ -64,7 +64,7 @@ def command(folder: Path, out: str, *arguments: str, verb: str = "fit") -> list[
 @pytest.fixture(scope="module")
 def shared(folder: Path) -> subprocess.CompletedProcess[str]:
     """The run `two`, of two processes."""
-    return ended(*command(folder, "two", "--devices", "2"))
+    return ended(*whatwhere(folder, "two", "--devices", "2"))
 
 
 def test_the_parts_of_a_batch_are_all_of_it_and_each_of_at_least_one_image() -> None:
@@ -101,7 +101,7 @@ def test_a_shared_fit_ends_like_one_alone_and_speaks_once(
     folder: Path, shared: subprocess.CompletedProcess[str]
 ) -> None:
     assert shared.returncode == 0, shared.stderr
-    assert ended(*command(folder, "one")).returncode == 0
+    assert ended(*whatwhere(folder, "one")).returncode == 0
     one, two = (load_file(folder / run / "model.safetensors") for run in ("one", "two"))
     assert one.keys() == two.keys()
     for name, expected in one.items():
@@ -119,7 +119,7 @@ def test_a_killed_shared_fit_resumes_to_the_very_same_numbers(
     assert shared.returncode == 0, shared.stderr
     checkpoints = folder / "killed" / "checkpoints"
     process = subprocess.Popen(
-        command(folder, "killed", "--devices", "2"),
+        whatwhere(folder, "killed", "--devices", "2"),
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -127,14 +127,14 @@ def test_a_killed_shared_fit_resumes_to_the_very_same_numbers(
     wait(lambda: (checkpoints / "candidate-001.safetensors").exists(), process)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)  # the other one ends, too: it would hold the pipe open
-    alone = ended(*command(folder, "killed", "--resume"))
+    alone = ended(*whatwhere(folder, "killed", "--resume"))
     assert alone.returncode == 4
     assert "processes (2, now None)" in alone.stderr
-    resumed = ended(*command(folder, "killed", "--devices", "2", "--resume"))
+    resumed = ended(*whatwhere(folder, "killed", "--devices", "2", "--resume"))
     assert resumed.returncode == 0, resumed.stderr
     undisturbed, after = (load_file(folder / run / "model.safetensors") for run in ("two", "killed"))
     assert all(np.array_equal(after[name], undisturbed[name]) for name in undisturbed)
-    again = ended(*command(folder, "killed", "--devices", "2", "--resume"))
+    again = ended(*whatwhere(folder, "killed", "--devices", "2", "--resume"))
     assert again.returncode == 0, "a run that had ended is only read again"
     assert again.stdout.count("written to") == 1
 
@@ -183,7 +183,7 @@ def test_a_comparison_on_two_nodes_shares_the_networks_and_leaves_the_others_to_
     for number in (0, 1):
         launcher = ("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(number))
         launcher = (*launcher, "--master-addr", "127.0.0.1", "--master-port", str(port))
-        called = [sys.executable, *launcher, *command(folder, "several", *asked, verb="compare")]
+        called = [sys.executable, *launcher, *whatwhere(folder, "several", *asked, verb="compare")]
         nodes.append(
             subprocess.Popen(called, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
@@ -193,29 +193,46 @@ def test_a_comparison_on_two_nodes_shares_the_networks_and_leaves_the_others_to_
     assert all((folder / "several" / model / "scores.csv").exists() for model in ("ridge", "factorized", "ols"))
 
 
+REFUSED = """
+import sys
+from whatwhere.errors import RunError
+from whatwhere.parallel import join_processes
+
+def tell(*asked):
+    try:
+        join_processes(*asked, "cpu")
+    except RunError as error:
+        print(error)
+
+tell(2, 1)
+sys.ps1 = ">>> "
+tell(2, 1)
+del sys.ps1
+tell(1, 2)
+"""
+
+
 def test_what_several_processes_cannot_share_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, shared: subprocess.CompletedProcess[str]
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shared: subprocess.CompletedProcess[str],
+    command: Callable[..., tuple[int, str, str]],
 ) -> None:
-    asked = ("--out", folder / "none", "--model", "ridge", "--devices", "2")
-    baseline = ended(WHATWHERE, "fit", folder / "recording.npz", *asked)
-    assert baseline.returncode == 2
-    assert "devices=2 on nodes=1 are for networks, and ridge is none" in " ".join(baseline.stderr.split())
-    held = ended(*command(folder, "two", "--devices", "2"))
+    code, _, err = command(folder, "fit", "recording.npz", "--out", "none", "--model", "ridge", "--devices", "2")
+    assert code == 2
+    assert "devices=2 on nodes=1 are for networks, and ridge is none" in " ".join(err.split())
+    held = ended(*whatwhere(folder, "two", "--devices", "2"))
     assert held.returncode == 4
     assert held.stderr.count("holds a run already") == 1
     assert make_model("ridge", devices=2).join() == join_processes(1, 1, "cuda:7") == ALONE
     with pytest.raises(OptionError, match="device 'cuda:1' is one, and 2 are asked for"):
         join_processes(2, 1, "cuda:1")
-    program = "from whatwhere.parallel import join_processes; join_processes(2, 1, 'cpu')"
-    assert "RunError: several devices are several processes" in ended(sys.executable, "-c", program).stderr
-    interactive = f"import sys; sys.ps1 = '>>> '; {program}"
-    assert "RunError: several devices are several processes, which an interactive" in (
-        ended(sys.executable, "-c", interactive).stderr
-    )
-    nodes = program.replace("(2, 1, 'cpu')", "(1, 2, 'cpu')")
-    assert "nothing says which of them this is" in ended(sys.executable, "-c", nodes).stderr
+    no_script, interactive, nodes = ended(sys.executable, "-c", REFUSED).stdout.splitlines()
+    assert "several devices are several processes" in no_script
+    assert "several devices are several processes, which an interactive" in interactive
+    assert "nothing says which of them this is" in nodes
     launched = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    forgotten = ended(*launched, *command(folder, "forgotten"))
+    forgotten = ended(*launched, *whatwhere(folder, "forgotten"))
     assert "torchrun started 2 processes, each of which would fit by itself" in " ".join(forgotten.stderr.split())
     assert not (folder / "forgotten").exists()
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)

@@ -397,17 +397,14 @@ def test_what_fits_no_point_is_refused_and_what_fits_some_is_not(source: Recordi
 
 
 PROGRAM = """
+import json
 import sys
 from whatwhere.search import RecordingFile, SearchOptions, local_pool, make_space, search
 
 if __name__ == "__main__":
-    source, folder, n_workers = sys.argv[1:]
-    options = {"core": {"kernel_sizes": [5]}, "readout": {"nonlinearity": "softplus"},
-               "training": {"max_steps": 500, "check_every": 50, "patience": 30, "batch_size": 32,
-                            "checkpoint_seconds": 0.1}}
-    axes = {"penalties.product_l1": [0.01, 0.02, 0.03, 0.05], "core.n_maps": [1, 2]}
+    source, folder, n_workers, space = sys.argv[1:]
     with local_pool(int(n_workers), 1) as pool:
-        result = search(RecordingFile(source), make_space("factorized", axes, options), folder, pool,
+        result = search(RecordingFile(source), make_space("factorized", *json.loads(space)), folder, pool,
                         resume=True, seed=0, device="cpu")
     print(len(result.table))
 """
@@ -417,13 +414,15 @@ def test_killed_search_and_killed_worker_end_with_the_same_points(source: Record
     """The whole program killed in mid-search, then a worker of the next one: the table is that of a quiet search."""
     file = tmp_path / "program.py"
     file.write_text(PROGRAM)
+    axes, options = {"penalties.product_l1": [0.01, 0.02, 0.03, 0.05], "core.n_maps": [1, 2]}, _many_steps()
+    options |= {"core": {"kernel_sizes": [5]}, "readout": {"nonlinearity": "softplus"}}
 
     def start(folder: str, workers: int) -> subprocess.Popen[str]:
-        command = [sys.executable, str(file), source.path, str(tmp_path / folder), str(workers)]
+        given = [source.path, str(tmp_path / folder), str(workers), json.dumps([axes, options])]
+        command = [sys.executable, str(file), *given]
         return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    quiet = start("quiet", 2)
-    program = start("killed", 2)
+    program = start("killed", 1)
     _wait_for(lambda: _n_done(tmp_path / "killed") >= 2 and _under_way(tmp_path / "killed"), program)
     program.kill()
     program.communicate()
@@ -435,11 +434,18 @@ def test_killed_search_and_killed_worker_end_with_the_same_points(source: Record
     out, err = program.communicate(timeout=300)
     assert program.returncode == 0, err
     assert out.strip() == "8"
-    out, err = quiet.communicate(timeout=300)
-    assert quiet.returncode == 0, err
-    columns = ["key", "state", "validation_loss", "steps", "penalties.product_l1", "core.n_maps"]
-    tables = [pd.read_csv(tmp_path / name / "results.csv").sort_values("key") for name in ("quiet", "killed")]
-    pd.testing.assert_frame_equal(*(table[columns].reset_index(drop=True) for table in tables))
+    quiet = run(source, tmp_path / "quiet", make_space("factorized", axes, options))
+    columns = ["key", "state", "validation_loss", "steps", *axes]
+    tables = (pd.read_csv(tmp_path / "killed/results.csv"), quiet.table)
+    pd.testing.assert_frame_equal(
+        *(table[columns].sort_values("key").reset_index(drop=True) for table in tables), check_dtype=False
+    )
+
+
+def _many_steps() -> dict[str, Any]:
+    """So many that a point is under way for a while."""
+    training = {"max_steps": 500, "check_every": 50, "patience": 30, "batch_size": 32, "checkpoint_seconds": 0.1}
+    return {"training": training}
 
 
 def _n_done(folder: Path) -> int:
@@ -532,15 +538,9 @@ def test_a_worker_of_a_cluster_is_lost_and_its_point_goes_to_another(
     failed = table[table["state"] == "failed"]
     assert failed["core.kernel_sizes"].unique().tolist() == ["[99]"]
     assert failed["reason"].str.contains("larger than the map").all()
-    quiet = run(source, tmp_path / "here", make_space("factorized", *_of_cluster()))
+    axes = {"penalties.product_l1": [0.01, 0.02, 0.03, 0.05], "core.kernel_sizes": [[5], [99]]}
+    quiet = run(source, tmp_path / "here", make_space("factorized", axes, {"core": {"n_maps": 2}, **_many_steps()}))
     columns = ["key", "state", "validation_loss", "steps"]
     pd.testing.assert_frame_equal(
         *(one[columns].sort_values("key").reset_index(drop=True) for one in (table, quiet.table)), check_dtype=False
     )
-
-
-def _of_cluster() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Axes and options as the program on the cluster has them."""
-    training = {"max_steps": 500, "check_every": 50, "patience": 30, "batch_size": 32, "checkpoint_seconds": 0.1}
-    options = {"core": {"n_maps": 2}, "training": training}
-    return {"penalties.product_l1": [0.01, 0.02, 0.03, 0.05], "core.kernel_sizes": [[5], [99]]}, options

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import whatwhere as ww
@@ -176,12 +177,17 @@ def invoke(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["reproduce", "table1", *arguments])
 
 
-def test_the_command_line(antolik: Path, tmp_path: Path) -> None:
+def test_the_command_line(antolik: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = ["--out", str(tmp_path / "out"), "--models", "ridge,factorized@1-layer", "--neurons", "2"]
     flags += ["--set", "core.kernel_sizes=[3]", "--set", "factorized@1-layer.core.kernel_sizes=[5]"]
     flags += ["--set", "training.max_steps=4", "--set", "training.check_every=2", "--seeds", "1-2"]
-    done = invoke("--data", str(antolik), "--scans", "1", *flags)
+    unknown = invoke("--data", str(antolik), "--scans", "1", *flags, "--device", "tpu")
+    assert "tpu" in str(unknown.exception)
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    done = invoke("--data", str(antolik), "--scans", "1", *flags, "--threads", "3")
     assert done.exit_code == 0, done.output
+    assert 3 in threads
     table = pd.read_csv(tmp_path / "out/results.csv")
     assert table["model"].tolist() == ["ridge", "factorized@1-layer", "factorized@1-layer-ensemble"]
     assert table["paper"].tolist()[1] == 0.38
@@ -204,6 +210,8 @@ def test_flags_that_mean_nothing_here_are_refused(flags: list[str], message: str
     assert message in str(done.exception)
     other = CliRunner().invoke(app, ["reproduce", "fig1", "--out", str(tmp_path / "out"), "--data", "x"])
     assert "--data has nothing to act on in fig1: it is for table1" in str(other.exception)
+    other = CliRunner().invoke(app, ["reproduce", "fig1", "--out", str(tmp_path / "out"), "--threads", "1"])
+    assert "--threads has nothing to act on in fig1: it is for table1" in str(other.exception)
 
 
 @pytest.mark.data

@@ -1,6 +1,7 @@
 """Files of a run: tensors with their description in one file, no pickles, written whole or not at all."""
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,25 @@ MODEL = "whatwhere-model"
 MODEL_VERSION = 1
 MODEL_FILE, CONFIG_FILE, HISTORY_FILE = "model.safetensors", "config.yaml", "history.csv"
 SHARED_FILE = "shared.json"
+"""Names the recordings whose models share a core: each has a folder beside it."""
+
 TUNING_FILE, FIELDS_FILE, CURVES_FILE, EXCITING_FILE = "tuning.csv", "fields.npz", "curves.npz", "most_exciting.npz"
 """What experiments on a fitted model leave in its folder."""
-"""Names the recordings whose models share a core: each has a folder beside it."""
 
 
 def write_text(path: Path, text: str) -> None:
     """`text` as UTF-8, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_texts(path: Path) -> pd.DataFrame:
+    """A CSV file, its cells as text: a neuron may be called NA, and a carriage return in its name ends no line."""
+    with open(path, encoding="utf-8", newline="") as file:
+        text = file.read()
+    if text.partition("\n")[0].endswith("\r"):  # lines end as those of Windows
+        text = text.replace("\r\n", "\n")
+    return pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False, lineterminator="\n")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:

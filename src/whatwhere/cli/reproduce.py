@@ -47,7 +47,11 @@ def reproduce(
         Path | None, typer.Option(help="table1: the folder of Antolik et al. 2016, or any recording.")
     ] = None,
     scans: Annotated[str | None, typer.Option(help="table1: of that folder, such as 1,3; all if not given.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; one a core if not given, 1: none but this.")] = None,
+    device: Annotated[str | None, typer.Option(help="table1: auto (default), cpu, cuda, cuda:1, ...")] = None,
+    threads: Annotated[int | None, typer.Option(help="table1: threads of the CPU.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="All but table1: processes; one a core if not given, 1: none but this.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the folder holds.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Do what the folder lacks, and what failed.")] = False,
 ) -> None:
@@ -71,12 +75,13 @@ def reproduce(
             neurons=neurons,
             seeds=seeds,
             values=parse_assignments(set_ or []),
+            common={"device": device, "threads": threads},
             resume=resume,
             overwrite=overwrite,
             unused={"images": images, "weights": weights, "photographs": photographs, "workers": workers},
         )
         return
-    for name, value in {"data": data, "scans": scans}.items():
+    for name, value in {"data": data, "scans": scans, "device": device, "threads": threads}.items():
         if value is not None:
             raise OptionError(f"--{name} has nothing to act on in {experiment}: it is for {NAME}.")
     chosen = EXPERIMENTS[experiment]

@@ -26,11 +26,15 @@ def table1(
     neurons: str | None,
     seeds: str | None,
     values: dict[str, Any],
+    common: dict[str, Any],
     resume: bool,
     overwrite: bool,
     unused: dict[str, Any],
 ) -> None:
-    """Runs it and shows the table; see `reproduce`. unused: flags of other experiments, which must not be given."""
+    """Runs it and shows the table; see `reproduce`.
+
+    common: what all models take, None where not given. unused: flags of other experiments, which must not be given.
+    """
     for name, value in unused.items():
         if value is not None:
             raise OptionError(f"--{name} has nothing to act on in {NAME}: leave it out.")
@@ -67,6 +71,7 @@ def table1(
         resume=resume,
         overwrite=overwrite,
         observe=observe,
+        **{name: value for name, value in common.items() if value is not None},
     )
     if result.results.empty:
         console.out.print(f"interrupted: what is done is kept in {out}; go on with --resume.", markup=False)

@@ -19,7 +19,7 @@ from whatwhere.metrics import SCORES, ScoreTable, score_table
 from whatwhere.parallel import helps
 from whatwhere.run_data import data_of, keep_data
 from whatwhere.runs import METRICS_FILE, NEURONS_FILE, TIMING_FILE, Run, fit_kept, scores_of, track_scores, write_scores
-from whatwhere.storage import write_text
+from whatwhere.storage import read_texts, write_text
 
 Observe = Callable[[str], Observer | None]
 
@@ -99,7 +99,7 @@ def kept_scores(folder: Path) -> ScoreTable | None:
         return None
     try:
         summary: dict[str, Any] = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-        texts = pd.read_csv(folder / NEURONS_FILE, dtype=str, keep_default_na=False)
+        texts = read_texts(folder / NEURONS_FILE)
         columns = {name: [float(text or "nan") for text in texts[name]] for name in SCORES if name in summary}
         return ScoreTable(pd.DataFrame(columns), summary, {})
     except (ValueError, KeyError) as error:

@@ -1,6 +1,5 @@
 """From fitted models, or the folders of runs, to what a report shows of them."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -33,6 +32,7 @@ from whatwhere.metrics import SCORES, interval_over_neurons
 from whatwhere.recording import Recording
 from whatwhere.run_data import RunData, data_of, read_data
 from whatwhere.runs import METRICS_FILE, NEURONS_FILE, neuron_table, scores_of
+from whatwhere.storage import read_texts
 
 _RESAMPLES = 500  # of intervals that a run does not keep
 
@@ -94,7 +94,7 @@ def _kept_scores(folder: Path, model: Estimator) -> tuple[pd.DataFrame | None, d
     if not (folder / NEURONS_FILE).exists():
         return None, {}
     try:
-        table = _read_table(folder / NEURONS_FILE)
+        table = read_texts(folder / NEURONS_FILE)
         for name in table.columns.drop("neuron"):
             table[name] = _as_numbers(table[name])
         metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
@@ -107,15 +107,6 @@ def _kept_scores(folder: Path, model: Estimator) -> tuple[pd.DataFrame | None, d
         raise FormatError(f"{folder / NEURONS_FILE} is of other neurons than the model: write it again.")
     kept = {score: entry for score, entry in metrics.items() if score in SCORES and isinstance(entry, dict)}
     return table, {score: kept.get(score) or _summary(table[score]) for score in SCORES if score in table}
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    """A CSV file as text; a neuron may be called NA, and a carriage return in its name ends no line."""
-    with open(path, encoding="utf-8", newline="") as file:
-        text = file.read()
-    if text.partition("\n")[0].endswith("\r"):  # lines end as those of Windows
-        text = text.replace("\r\n", "\n")
-    return pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False, lineterminator="\n")
 
 
 def _as_numbers(texts: pd.Series) -> np.ndarray:

@@ -13,7 +13,7 @@ from whatwhere.estimators import Estimator
 from whatwhere.exploration.crops import whole
 from whatwhere.exploration.explored import Cropped
 from whatwhere.runs import TYPES_TABLE
-from whatwhere.storage import EXCITING_FILE, FIELDS_FILE
+from whatwhere.storage import EXCITING_FILE, FIELDS_FILE, read_texts
 
 NO_TYPE_NAME = "none"
 
@@ -54,7 +54,7 @@ def _types(path: Path, neurons: list[str]) -> pd.DataFrame | None:
     if not path.exists():
         return None
     try:
-        table = pd.read_csv(path, dtype={"neuron": str, "type": str}, keep_default_na=False)
+        table = read_texts(path)
         table = table.drop_duplicates("neuron").set_index("neuron")
         table["confidence"] = pd.to_numeric(table["confidence"]) if "confidence" in table else np.nan
         table["type"] = table["type"].replace("", NO_TYPE_NAME)
