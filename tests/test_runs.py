@@ -11,7 +11,7 @@ import pytest
 import whatwhere as ww
 from whatwhere import predicting, runs
 from whatwhere.comparison import Comparison, compare
-from whatwhere.errors import FormatError, InputError, OptionError, RunError
+from whatwhere.errors import FormatError, InputError, OptionError, RunError, WriteError
 from whatwhere.predicting import predict_file
 
 VALUES = {
@@ -88,7 +88,7 @@ def test_a_folder_that_holds_a_run_is_refused_unless_asked(tmp_path: Path) -> No
     assert content(tmp_path) == before
     with pytest.raises(RunError, match=r"metrics\.json is a file: choose a folder for the run"):
         runs.open_folder(tmp_path / "metrics.json")
-    with pytest.raises(RunError, match=r"metrics\.json/run cannot be made: Not a directory"):
+    with pytest.raises(WriteError, match=r"metrics\.json/run cannot be made \(Not a directory\)"):
         runs.open_folder(tmp_path / "metrics.json" / "run")
 
 

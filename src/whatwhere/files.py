@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and the folders for them."""
 
 import errno
 import os
@@ -57,6 +57,14 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, where they are missing; raises `WriteError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
 
 
 def append_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from whatwhere.errors import OptionError, RunError
 from whatwhere.estimators import CNN, Estimator, Observer
 from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
 from whatwhere.estimators.shared_folder import named_in
+from whatwhere.files import make_folder
 from whatwhere.metrics import ScoreTable
 from whatwhere.parallel import helps
 from whatwhere.plain_options import merge
@@ -94,10 +95,7 @@ def open_folder(folder: Path, *, overwrite: bool = False, resume: bool = False) 
     check_folder(folder, overwrite=overwrite, resume=resume)
     if overwrite and folder.exists():
         _clear(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be made: {error.strerror}. Choose another folder.") from error
+    make_folder(folder)
 
 
 def is_run(folder: Path) -> bool:
@@ -314,10 +312,7 @@ def check_scores_folder(folder: Path, run: Path, *, overwrite: bool = False) -> 
         raise RunError(f"{folder} holds another run, which has scores of its own: choose another folder.")
     if (folder / METRICS_FILE).exists() and not overwrite:
         raise RunError(f"{folder} holds scores already: use --overwrite to replace them, or choose another folder.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be made: {error.strerror}. Choose another folder.") from error
+    make_folder(folder)
 
 
 def write_metrics(metrics: dict[str, Any], folder: Path) -> None:

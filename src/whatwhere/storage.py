@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from whatwhere.errors import FormatError, WriteError
-from whatwhere.files import replacing
+from whatwhere.errors import FormatError
+from whatwhere.files import make_folder, replacing
 
 _DESCRIPTION = "whatwhere"
 
@@ -109,10 +109,7 @@ def _read_description(path: Path, text: str, expected_format: str, newest_versio
 
 def save_model(folder: Path, tensors: dict[str, Tensor], description: dict[str, Any], history: pd.DataFrame) -> Path:
     """The files of a fitted model in `folder`, which is made where it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
+    make_folder(folder)
     write_tensors(folder / MODEL_FILE, tensors, description)
     config = _config(description)
     write_text(folder / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=110))

@@ -14,8 +14,9 @@ from whatwhere.celltypes.finding import NO_TYPE, CellTypes, find_types
 from whatwhere.celltypes.options import TypeOptions
 from whatwhere.celltypes.refits import Observe, fit_refits, fitted_recording, plan_refits, refit_stability
 from whatwhere.celltypes.stability import Stability
-from whatwhere.errors import OptionError, RunError, WriteError
+from whatwhere.errors import OptionError, RunError
 from whatwhere.estimators import CNN
+from whatwhere.files import make_folder
 from whatwhere.recording import Recording
 from whatwhere.runs import TYPES_FILE, TYPES_TABLE
 from whatwhere.storage import write_text
@@ -191,9 +192,6 @@ def _stability_notes(found: CellTypes, stability: Stability) -> list[str]:
 
 def _write(result: RunTypes) -> None:
     folder = result.folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
+    make_folder(folder)
     write_text(folder / TYPES_TABLE, result.table().to_csv(index=False))
     write_text(folder / TYPES_FILE, json.dumps(result.summary(), indent=1, allow_nan=False) + "\n")

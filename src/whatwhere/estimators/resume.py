@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from whatwhere.checks import some_of
-from whatwhere.errors import FormatError, RunError, WriteError
+from whatwhere.errors import FormatError, RunError
+from whatwhere.files import make_folder
 from whatwhere.storage import write_text
 
 CHECKPOINTS, FIT_FILE = "checkpoints", "fit.json"
@@ -30,10 +31,7 @@ def begin_fit(folder: Path, asked: dict[str, Any], threads: int | None, resume: 
     file = folder / CHECKPOINTS / FIT_FILE
     if not file.exists():
         threads = threads or torch.get_num_threads()
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WriteError(f"{file.parent} cannot be made ({error.strerror}): choose another folder.") from error
+        make_folder(file.parent)
         write_text(file, json.dumps({"threads": threads, "asked": asked}, indent=1))
         return threads
     if not resume:
@@ -47,6 +45,22 @@ def begin_fit(folder: Path, asked: dict[str, Any], threads: int | None, resume: 
         return int(begun["threads"])
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{file} cannot be read ({error!r}): delete {file.parent} to begin anew.") from error
+
+
+def note_asked(file: Path, asked: dict[str, Any]) -> None:
+    """Notes in a file what the work in its folder is begun with, or checks that it goes on with the same.
+
+    asked: values that JSON has, but for tuples. Raises `RunError` where the work was begun with something else,
+    `FormatError` for a file that is damaged.
+    """
+    asked = json.loads(json.dumps(asked))  # as a file holds it: tuples are lists
+    if not file.exists():
+        write_text(file, json.dumps({"asked": asked}, indent=1) + "\n")
+        return
+    try:
+        check_same_fit(file.parent, json.loads(file.read_text(encoding="utf-8"))["asked"], asked)
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{file} cannot be read ({error!r}): begin anew with --overwrite.") from error
 
 
 def check_same_fit(folder: Path, begun: dict[str, Any], asked: dict[str, Any]) -> None:

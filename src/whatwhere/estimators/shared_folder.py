@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from whatwhere.errors import FormatError, OptionError, WriteError
+from whatwhere.errors import FormatError, OptionError
+from whatwhere.files import make_folder
 from whatwhere.storage import CONFIG_FILE, SHARED_FILE, read_model, write_text
 
 SHARED, SHARED_VERSION = "whatwhere-shared", 1
@@ -35,10 +36,7 @@ def check_names(names: Sequence[Any]) -> None:
 
 def write_names(folder: Path, names: Sequence[str]) -> None:
     """Makes the folder and writes which recordings have a folder within it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
+    make_folder(folder)
     text = json.dumps({"format": SHARED, "version": SHARED_VERSION, "recordings": list(names)}, indent=1)
     write_text(folder / SHARED_FILE, text + "\n")
 

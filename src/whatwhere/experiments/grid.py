@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from whatwhere.errors import FormatError, RunError, WriteError
-from whatwhere.estimators.resume import check_same_fit
+from whatwhere.errors import FormatError, RunError
+from whatwhere.estimators.resume import note_asked
 from whatwhere.experiments.points import (
     DONE,
     POINTS,
@@ -27,6 +27,7 @@ from whatwhere.experiments.points import (
     write_point,
 )
 from whatwhere.experiments.workers import Solve, solve_all
+from whatwhere.files import make_folder
 from whatwhere.simulation.counts import check_count
 from whatwhere.storage import write_text
 
@@ -194,18 +195,8 @@ def _begin(folder: Path, asked: dict[str, Any], overwrite: bool) -> None:
         shutil.rmtree(folder / POINTS, ignore_errors=True)
         for name in (RESULTS_FILE, GRID_FILE):
             (folder / name).unlink(missing_ok=True)
-    try:
-        (folder / POINTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
-    asked = json.loads(json.dumps(asked))  # as a file holds it: tuples are lists
-    if not file.exists():
-        write_text(file, json.dumps({"asked": asked}, indent=1) + "\n")
-        return
-    try:
-        check_same_fit(folder, json.loads(file.read_text(encoding="utf-8"))["asked"], asked)
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{file} cannot be read ({error!r}): begin anew with --overwrite.") from error
+    make_folder(folder / POINTS)
+    note_asked(file, asked)
 
 
 def _keep(folder: Path, point: Point, ending: Outcome | Failure) -> Outcome | Failure:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from whatwhere.errors import OptionError, RunError
-from whatwhere.files import replacing
+from whatwhere.files import make_folder, replacing
 from whatwhere.insilico.choosing import as_subject
 from whatwhere.insilico.fields import SPRITE, LinearFields, linear_fields
 from whatwhere.insilico.gratings import GratingOptions, GratingTuning, grating_tuning
@@ -182,10 +182,7 @@ def write_study(found: Study, folder: Path, *, overwrite: bool = False) -> list[
     Files of an earlier study that this one lacks are removed. Raises `RunError` as `check_out`.
     """
     check_out(folder, overwrite=overwrite)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be made: {error.strerror}. Choose another folder.") from error
+    make_folder(folder)
     written = []
     for name, arrays in _arrays(found).items():
         if arrays:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 
-from whatwhere.errors import WriteError
+from whatwhere.files import make_folder
 
 LOCK_FILE = ".in-use"
 _SECONDS_BETWEEN_SIGNS = 5.0
@@ -23,10 +23,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     A worker whose search was killed may go on with a point for a while, and the next search gives the same one to
     another. One that died without a word is taken for gone after a minute, on the same machine at once.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{folder} cannot be made ({error.strerror}).") from error
+    make_folder(folder)
     file, done = folder / LOCK_FILE, Event()
     while not _taken(file):
         time.sleep(_SECONDS_TO_WAIT)

@@ -1,6 +1,5 @@
 """A search: the points of a space, each fitted once by some worker, and the best of them judged on the test part."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,10 +10,10 @@ import pandas as pd
 
 from whatwhere.catalogue import load_model, make_model
 from whatwhere.checks import check_choice
-from whatwhere.errors import FormatError, InputError, OptionError, RunError, WriteError
+from whatwhere.errors import InputError, OptionError, RunError
 from whatwhere.estimators import CNN, Estimator
-from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
-from whatwhere.files import replacing_folder
+from whatwhere.estimators.resume import CHECKPOINTS, note_asked
+from whatwhere.files import make_folder, replacing_folder
 from whatwhere.recording import Recording
 from whatwhere.run_data import data_of, keep_data
 from whatwhere.runs import Run, scores_of, write_run
@@ -26,7 +25,7 @@ from whatwhere.search.space import Space
 from whatwhere.search.storage import sqlite_in
 from whatwhere.search.study import SAMPLERS, Study, Trial
 from whatwhere.search.warm_start import path_order, predecessors
-from whatwhere.storage import CONFIG_FILE, write_text
+from whatwhere.storage import CONFIG_FILE
 
 PRUNE_AFTER = 300
 SEARCH_FILE, BEST = "search.json", "best"
@@ -195,18 +194,8 @@ def _begin(folder: Path, asked: dict[str, Any], *, resume: bool, overwrite: bool
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in (RESULTS_FILE, SEARCH_FILE, "study.db"):
             (folder / name).unlink(missing_ok=True)
-    try:
-        (folder / POINTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
-    asked = json.loads(json.dumps(asked))  # as a file holds it: tuples are lists
-    if not file.exists():
-        write_text(file, json.dumps({"asked": asked}, indent=1) + "\n")
-        return
-    try:
-        check_same_fit(folder, json.loads(file.read_text(encoding="utf-8"))["asked"], asked)
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{file} cannot be read ({error!r}): begin anew with --overwrite.") from error
+    make_folder(folder / POINTS)
+    note_asked(file, asked)
 
 
 def _judge_best(study: Study, asked: Asked, recording: Recording) -> Run | None:
