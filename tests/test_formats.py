@@ -58,7 +58,7 @@ def test_select_then_save_equals_save_then_select(tmp_path, suffix):
 
 
 def test_hdf5_images_stay_on_disk_and_travel_between_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr("whatwhere.formats.hdf5.CHUNK_BYTES", 240)
+    monkeypatch.setattr("whatwhere.formats.hdf5.DISK_CHUNK_BYTES", 240)
     loaded = formats.load(formats.save(full(), tmp_path / "a.h5", compress=True))
     assert loaded.summary()["images_on_disk"]
     with h5py.File(tmp_path / "a.h5") as file:

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pynwb
 import pytest
-from hdmf.common import VectorData
 from pynwb.base import ImageReferences, Images
 from pynwb.epoch import TimeIntervals
 from pynwb.image import GrayscaleImage, ImageSeries, IndexSeries, OpticalSeries, RGBImage
@@ -185,6 +184,90 @@ def test_a_collection_shown_by_an_index_series(tmp_path):
     assert "that of presentation/shown in the middle of its interval of trials" in made.notes[0]
 
 
+def two_index_series(path, *, table=False):
+    """`one` shows images 0 to 3 from 1, 2, 4 and 6 s on, `two` 5 to 2."""
+    nwb = session()
+    pictures = collection(nwb, list(PIXELS))
+    for name, index in (("one", [0, 1, 2, 3]), ("two", [5, 4, 3, 2])):
+        data, times = np.array(index, np.uint32), [1.0, 2.0, 4.0, 6.0]
+        nwb.add_stimulus(IndexSeries(name=name, data=data, unit="N/A", indexed_images=pictures, timestamps=times))
+    nwb.add_stimulus(ImageSeries(name="film", data=PIXELS[:2], unit="n.a.", format="raw", timestamps=[1.0, 3.0]))
+    if table:
+        add_trials(nwb, [2.0, 4.0], image_index=[0, 1])
+    add_rois(nwb, SAMPLES)
+    return written(nwb, path)
+
+
+def test_of_several_series_that_say_what_was_shown_one_is_chosen(tmp_path):
+    path = two_index_series(tmp_path / "a.nwb")
+    several = r"2 of the kind series .*: presentation/one, presentation/two\. Choose one with shown=.*--set shown=pres"
+    with pytest.raises(FormatError, match=several):
+        formats.load(path)
+    one, two = (formats.load(path, shown=name) for name in ("presentation/one", "two"))
+    np.testing.assert_array_equal(one.images[0:4], PIXELS[[0, 1, 2, 3]][:, None])
+    np.testing.assert_array_equal(two.images[0:4], PIXELS[[5, 4, 3, 2]][:, None])
+    np.testing.assert_allclose(one.responses[:, 0], [14.5, 29.5, 49.5, 69.5])
+    np.testing.assert_allclose(two.responses[:, 0], one.responses[:, 0])
+    film = formats.load(path, shown="film")  # for 2 s each
+    np.testing.assert_array_equal(film.images[0:2], PIXELS[:2, None])
+    np.testing.assert_allclose(film.responses[:, 0], [19.5, 39.5])
+    assert formats.load(path, shown="film", images="film").fingerprint() == film.fingerprint()
+    with pytest.raises(
+        OptionError, match="images='pictures' has nothing to act on: presentation/film holds the images"
+    ):
+        formats.load(path, shown="film", images="pictures")
+    with pytest.raises(OptionError, match=r"shown='three': there is no series that says which .* of that name, but"):
+        formats.load(path, shown="three")
+    assert "presentation/film" in [item.name for item in formats.inspect(path).items]
+
+
+def test_two_films_are_told_apart(tmp_path):
+    nwb = session()
+    for name, frames in (("one", PIXELS[:3]), ("two", PIXELS[3:])):
+        nwb.add_stimulus(ImageSeries(name=name, data=frames, unit="n.a.", format="raw", rate=1.0, starting_time=0.0))
+    add_rois(nwb, SAMPLES)
+    path = written(nwb, tmp_path / "a.nwb")
+    with pytest.raises(FormatError, match=r"presentation/one, presentation/two\. Choose one with shown="):
+        formats.load(path)
+    np.testing.assert_array_equal(formats.load(path, shown="two").images[0:3], PIXELS[3:, None])
+
+
+def test_a_series_that_is_named_goes_before_a_column_and_a_column_before_a_series(tmp_path):
+    path = two_index_series(tmp_path / "a.nwb", table=True)
+    np.testing.assert_array_equal(formats.load(path, images="pictures").images[0:2], PIXELS[:2, None])
+    shown = formats.load(path, shown="two")  # the middle of the trials, 2.25 and 4.25 s
+    np.testing.assert_array_equal(shown.images[0:2], PIXELS[[4, 3]][:, None])
+    assert "that of presentation/two in the middle of its interval of trials" in shown.notes[0]
+    with pytest.raises(OptionError, match="shown='two' and image_column='image_index' both say which image"):
+        formats.load(path, shown="two", image_column="image_index")
+    columns = r"image_column='picture': .*a\.nwb has no such column .*trials \(start_time, stop_time, image_index\)"
+    for table in ({}, {"intervals": "trials"}):
+        with pytest.raises(OptionError, match=columns):
+            formats.load(path, image_column="picture", **table)
+    with pytest.raises(FormatError, match="holds no series that says which image was shown"):
+        formats.load(ophys(tmp_path / "none.nwb"), shown="two")
+
+
+def test_options_of_another_rule_of_what_is_held_out_are_refused(tmp_path):
+    nwb = session()
+    add_frames(nwb)
+    add_trials(nwb, STARTS, image_index=SHOWN, tier=["train"] * 7 + ["test"], phase=["train"] * 6 + ["test"] * 2)
+    add_rois(nwb, SAMPLES)
+    path = written(nwb, tmp_path / "a.nwb")
+    by_tiers = r"min_repeats \(=3\) has nothing to act on: the column of tiers says what is held out"
+    for more in ({}, {"held_out": "tiers"}, {"tier_column": "phase"}):
+        with pytest.raises(OptionError, match=by_tiers):
+            formats.load(path, min_repeats=3, **more)
+    with pytest.raises(OptionError, match=r"min_repeats \(=2\) has nothing to act on: held_out=none says"):
+        formats.load(path, min_repeats=2, held_out="none")
+    for rule in ("repeats", "none"):
+        with pytest.raises(OptionError, match=rf"tier_column \(='phase'\) has nothing to act on: held_out={rule} says"):
+            formats.load(path, tier_column="phase", held_out=rule)
+    assert formats.load(path, tier_column="phase").n_images == 6
+    assert formats.load(path, held_out="repeats").test.n_trials == 3
+    assert formats.load(path, held_out="repeats", min_repeats=4).test is None
+
+
 def test_without_a_table_an_image_lasts_until_the_next(tmp_path):
     nwb = session()
     data = PIXELS[[0, 1, 2, 3]]
@@ -310,10 +393,6 @@ BROKEN = {
     "no position": ({"column": np.full(8, 0.5)}, r"trials\.frame holds 0\.5"),
     "no image": ({"column": np.full(8, -1.0)}, "no row of trials shows an image"),
     "times that go back": ({"time": np.r_[np.arange(100), np.arange(100)] / 10}, "do not ascend, at sample 99"),
-    "another column": (
-        {"image_column": "picture"},
-        r"no table .* with a column picture, .*trials \(start_time",
-    ),
 }
 
 
@@ -441,7 +520,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, made, compress):
 
 
 def test_what_pynwb_finds_in_a_file_that_was_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr("whatwhere.formats.nwb.writing.CHUNK_BYTES", 240)
+    monkeypatch.setattr("whatwhere.formats.nwb.writing.DISK_CHUNK_BYTES", 240)
     made = recording()
     options = {"seconds": 0.5, "session_start": "2024-05-31T09:30:00"}
     path = formats.save(made, tmp_path / "a.nwb", compress=True, **options)
@@ -498,4 +577,3 @@ def test_columns_of_a_table_are_told_apart(tmp_path):
         nwb.add_unit(spike_times=[1.0, 2.5], obs_intervals=[[0.0, 20.0]], waveform_mean=mean, quality=float(unit))
     path = written(nwb, tmp_path / "a.nwb")
     assert list(formats.load(path).neurons.columns) == ["quality"]
-    assert isinstance(nwb.units["quality"], VectorData)

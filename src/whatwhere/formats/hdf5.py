@@ -43,7 +43,7 @@ FORMAT_NAME, VERSION = "whatwhere-recording", 1
 DATASETS = ("images", "responses", "validation", "image_ids", "identifiers", "test", "neurons", "truth")
 TEST_DATASETS = ("images", "responses", "image_index", "rates")
 TRUTH_DATASETS = ("rates", "locations", "types", "kernels", "quadrature")
-CHUNK_BYTES = 2**18  # of one chunk of images on disk
+DISK_CHUNK_BYTES = 2**18  # of one chunk of images on disk
 CACHE_BYTES = 2**26
 
 
@@ -177,7 +177,7 @@ def start(file: Any, name: str, neurons: pd.DataFrame) -> None:
 
 def create_images(file: Any, name: str, images: Any, compress: bool = False) -> Any:
     """An empty dataset for `images` (only shape and dtype are looked at), in chunks of rows."""
-    rows = next(row_chunks(images, CHUNK_BYTES)).stop
+    rows = next(row_chunks(images, DISK_CHUNK_BYTES)).stop
     chunks = (rows, *images.shape[1:])
     return file.create_dataset(name, images.shape, images.dtype, chunks=chunks, **filters(compress))
 

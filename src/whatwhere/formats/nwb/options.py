@@ -24,6 +24,10 @@ class Reading:
     image_column: str | None = field(
         default=None, metadata=_doc("its column that says which image: positions from 0, or images' names")
     )
+    shown: str | None = field(
+        default=None,
+        metadata=_doc("in place of such a column, the IndexSeries or ImageSeries that says which image was shown"),
+    )
     tier_column: str | None = field(
         default=None, metadata=_doc("its column that says train, validation or test; tier or split if there")
     )
@@ -42,8 +46,8 @@ class Reading:
         default="auto",
         metadata=_doc("the test set: tiers, repeats or none; auto is tiers where there are some, else repeats"),
     )
-    min_repeats: Annotated[int, Field(ge=2)] = field(
-        default=2, metadata=_doc("images shown at least so often are held out by repeats")
+    min_repeats: Annotated[int, Field(ge=2)] | None = field(
+        default=None, metadata=_doc("images shown at least so often are held out by repeats; 2 if not given")
     )
     width_first: bool = field(default=False, metadata=_doc("images are stored (width, height), not (height, width)"))
 

@@ -49,10 +49,15 @@ class Presentations:
 def read_presentations(path: Path, nwb: Any, options: Reading, notes: list[str]) -> tuple[Presentations, Template]:
     """The presentations of an image, in the order of their table, and the images.
 
-    An image is named by a column of the table; without one by an `IndexSeries` or a presented `ImageSeries`: the entry
-    in force in the middle of the presentation. Without a table, each entry of that series is a presentation, which
-    lasts until the next one.
+    An image is named by a column of the table; without one, or where `shown` names one, by an `IndexSeries` or a
+    presented `ImageSeries`: the entry in force in the middle of the presentation. Without a table, each entry of that
+    series is a presentation, which lasts until the next one.
     """
+    if options.shown is not None and options.image_column is not None:
+        raise OptionError(
+            f"shown={options.shown!r} and image_column={options.image_column!r} both say which image was shown: give"
+            " one of them."
+        )
     table, columns = _table(path, nwb, options)
     name = _image_column(columns, options)
     if table is not None and name is not None:
@@ -61,7 +66,8 @@ def read_presentations(path: Path, nwb: Any, options: Reading, notes: list[str])
         shown = positions(path, f"{table}.{name}", columns[name], template, notes)
         starts, stops = _times(path, table, columns)
     else:
-        place, series = choose(path, "series that says which image was shown", "images", None, shown_series(nwb))
+        found = shown_series(nwb, every=options.shown is not None)
+        place, series = choose(path, "series that says which image was shown", "shown", options.shown, found)
         template = _indexed_template(path, nwb, place, series, options)
         starts, stops, shown = _from_series(path, place, series, columns, table, template, options, notes)
     ids = columns[IDS] if name not in (None, IDS) and IDS in columns and columns[IDS].dtype.kind in "iuU" else None
@@ -72,22 +78,28 @@ def read_presentations(path: Path, nwb: Any, options: Reading, notes: list[str])
 def _table(path: Path, nwb: Any, options: Reading) -> tuple[str | None, dict[str, np.ndarray]]:
     """The table of presentations: the one asked for, or the only one with a column of images, or the only one."""
     found = {name: plain_columns(table) for name, table in tables(nwb).items()}
-    if options.intervals is None:
-        naming = {name: columns for name, columns in found.items() if _image_column(columns, options) is not None}
-        if not naming and (options.image_column is not None or not shown_series(nwb)):
-            there = "; ".join(f"{name} ({', '.join(columns)})" for name, columns in found.items()) or "none"
-            wanted = options.image_column or " or ".join(IMAGE_COLUMNS)
-            raise FormatError(
-                f"{path} holds no table of intervals with a column {wanted}, that says which image was shown, and no"
-                f" IndexSeries. Its tables: {there}. Name the column with image_column=..."
-            )
-        found = naming or found
-        if not found:
-            return None, {}
-    return choose(path, "tables of intervals", "intervals", options.intervals, found)
+    if options.intervals is not None:
+        name, columns = choose(path, "tables of intervals", "intervals", options.intervals, found)
+        found = {name: columns}
+    naming = {name: columns for name, columns in found.items() if _image_column(columns, options) is not None}
+    there = "; ".join(f"{name} ({', '.join(columns)})" for name, columns in found.items()) or "none"
+    if not naming and options.image_column is not None:
+        raise OptionError(
+            f"image_column={options.image_column!r}: {path} has no such column of one value a row. Tables of intervals:"
+            f" {there}."
+        )
+    if not naming and options.shown is None and not shown_series(nwb):
+        raise FormatError(
+            f"{path} holds no table of intervals with a column {' or '.join(IMAGE_COLUMNS)}, that says which image was"
+            f" shown, and no IndexSeries. Tables of intervals: {there}. Name the column with image_column=..."
+        )
+    found = naming or found
+    return choose(path, "tables of intervals", "intervals", None, found) if found else (None, {})
 
 
 def _image_column(columns: dict[str, np.ndarray], options: Reading) -> str | None:
+    if options.shown is not None:
+        return None
     names = IMAGE_COLUMNS if options.image_column is None else (options.image_column,)
     return next((name for name in names if name in columns), None)
 
@@ -137,8 +149,14 @@ def _indexed_template(path: Path, nwb: Any, place: str, series: Any, options: Re
     """The images that a series of indices means, or those that it holds itself."""
     from pynwb.image import IndexSeries
 
-    if options.images is not None:
-        place, series = choose(path, "images (templates)", "images", options.images, templates(nwb))
+    asked = options.images
+    if asked is not None and isinstance(series, IndexSeries):
+        place, series = choose(path, "images (templates)", "images", asked, templates(nwb))
+    elif asked is not None and not f"/{place}".endswith(f"/{asked}"):
+        raise OptionError(
+            f"images={asked!r} has nothing to act on: {place} holds the images that it shows. Leave it, or choose"
+            " another series with shown=..."
+        )
     elif isinstance(series, IndexSeries):
         series = series.indexed_images if series.indexed_images is not None else series.indexed_timeseries
         place = f"templates/{series.name}"
@@ -207,14 +225,17 @@ def _without_blanks(path: Path, made: Presentations, where: str, notes: list[str
 def split(path: Path, made: Presentations, options: Reading, notes: list[str]) -> tuple[Presentations, np.ndarray]:
     """The presentations to be read, and each one's tier: train, validation or test.
 
-    Raises `FormatError` where none is left to fit to, `OptionError` for tiers that are not there.
+    Raises `FormatError` where none is left to fit to, `OptionError` for tiers that are not there, or an option of what
+    is held out that would be ignored.
     """
     if options.held_out == "tiers" and made.tiers is None:
         raise OptionError(f"held_out='tiers': no column {' or '.join(TIER_COLUMNS)}. Name it with tier_column=...")
+    by_tiers = options.held_out == "tiers" or (options.held_out == "auto" and made.tiers is not None)
+    _check_used(options, by_tiers)
     if options.held_out == "none":
         notes.append("no test set: none was asked for")
         return made, np.full(len(made.shown), "train")
-    if made.tiers is not None and options.held_out != "repeats":
+    if made.tiers is not None and by_tiers:
         named = np.array([TIERS.get(tier.lower(), "") for tier in made.tiers])
         if (named == "").any():
             others = {str(tier): int(np.sum(made.tiers == tier)) for tier in np.unique(made.tiers[named == ""])}
@@ -222,8 +243,9 @@ def split(path: Path, made: Presentations, options: Reading, notes: list[str]) -
         notes.append("held out: the presentations whose tier is test")
         made, tiers = made.take(named != ""), named[named != ""]
     else:
-        often = np.bincount(made.shown)[made.shown] >= options.min_repeats
-        notes.append(f"held out: images shown {options.min_repeats} times or more, by no column of tiers")
+        least = 2 if options.min_repeats is None else options.min_repeats
+        often = np.bincount(made.shown)[made.shown] >= least
+        notes.append(f"held out: images shown {least} times or more, by no column of tiers")
         tiers = np.where(often, "test", "train")
     if not (tiers != "test").any():
         raise FormatError(
@@ -231,3 +253,18 @@ def split(path: Path, made: Presentations, options: Reading, notes: list[str]) -
             " (tier_column=...), a larger min_repeats, or held_out=none."
         )
     return made, tiers
+
+
+def _check_used(options: Reading, by_tiers: bool) -> None:
+    """Raises `OptionError` for an option of another rule of what is held out than the one in force."""
+    rule = "the column of tiers" if by_tiers else f"held_out={options.held_out}"
+    if options.min_repeats is not None and (by_tiers or options.held_out == "none"):
+        raise OptionError(
+            f"min_repeats (={options.min_repeats}) has nothing to act on: {rule} says what is held out. Leave it, or"
+            " give held_out=repeats."
+        )
+    if options.tier_column is not None and not by_tiers:
+        raise OptionError(
+            f"tier_column (={options.tier_column!r}) has nothing to act on: {rule} says what is held out. Leave one"
+            " of them out."
+        )

@@ -95,7 +95,7 @@ def inspect(path: Path) -> list[Item]:
         items = [_inspect_images(name, thing) for name, thing in templates(nwb).items()]
         items += [
             Item(name, "present", f"{len(thing.data):,} entries, {type(thing).__name__}")
-            for name, thing in shown_series(nwb).items()
+            for name, thing in shown_series(nwb, every=True).items()
             if name not in templates(nwb)
         ]
         for name, table in tables(nwb).items():

@@ -75,15 +75,17 @@ def templates(nwb: Any) -> dict[str, Any]:
     return {}
 
 
-def shown_series(nwb: Any) -> dict[str, Any]:
-    """What says at which time which image was shown: an `IndexSeries`, or a presented `ImageSeries` itself."""
+def shown_series(nwb: Any, *, every: bool = False) -> dict[str, Any]:
+    """What says at which time which image was shown: an `IndexSeries`, or a presented `ImageSeries` itself.
+
+    The latter where there is none of the former; every: of both kinds.
+    """
     from pynwb.image import ImageSeries, IndexSeries
 
-    for kind in (IndexSeries, ImageSeries):
-        found = {f"presentation/{name}": thing for name, thing in nwb.stimulus.items() if isinstance(thing, kind)}
-        if found:
-            return found
-    return {}
+    series = {f"presentation/{name}": thing for name, thing in nwb.stimulus.items()}
+    indices = {name: thing for name, thing in series.items() if isinstance(thing, IndexSeries)}
+    frames = {name: thing for name, thing in series.items() if isinstance(thing, ImageSeries)}
+    return {**indices, **frames} if every else indices or frames
 
 
 def response_sources(nwb: Any) -> dict[str, Any]:

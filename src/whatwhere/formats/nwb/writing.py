@@ -16,7 +16,7 @@ from whatwhere.formats.trials import image_ids, tiers
 from whatwhere.recording import Recording
 from whatwhere.rows import row_chunks
 
-CHUNK_BYTES = 2**18  # of one chunk of images on disk
+DISK_CHUNK_BYTES = 2**18  # of one chunk of images on disk
 UNKNOWN = "unknown"
 RESERVED = (IDENTIFIERS, "id", "name", "description", "colnames", "columns", "image_mask", "pixel_mask", "voxel_mask")
 
@@ -80,7 +80,7 @@ def _images(recording: Recording, compress: bool) -> Any:
     dtype = np.result_type(*(images.dtype for images in _all_images(recording)))
     dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype
     n_images = sum(images.shape[0] for images in _all_images(recording))
-    rows = min(n_images, max(1, CHUNK_BYTES // (int(np.prod(shape)) * dtype.itemsize)))
+    rows = min(n_images, max(1, DISK_CHUNK_BYTES // (int(np.prod(shape)) * dtype.itemsize)))
 
     def stored() -> Iterator[np.ndarray]:
         for images in _all_images(recording):
