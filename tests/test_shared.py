@@ -194,6 +194,9 @@ def test_saved_and_loaded_they_predict_the_same_and_share_their_core(
     assert list(again) == ["a", "b"]
     assert again["a"].model_.core is again["b"].model_.core
     assert again.get_params()["model"] == "factorized"
+    assert again.notes_ == tuple(f"{key}: {note}" for key in again for note in again[key].notes_)
+    with pytest.raises(AttributeError, match="candidates_"):  # the docstring says so
+        _ = again.candidates_
     for key, recording in recordings.items():
         assert np.array_equal(again[key].predict(recording.images), fitted[key].predict(recording.images))
         alone = ww.load_model(tmp_path / "run" / key)

@@ -52,11 +52,16 @@ def test_a_frozen_core_stays_as_it_is_to_the_last_bit(name: str, recordings: dic
 def test_training_goes_on_from_the_fitted_core(fitted: ww.SharedCoreCNN) -> None:
     """Without a step it is the fitted one; a frozen one has no penalties, a trained one those it had."""
     new = simulated(50, seed=7, n_neurons=3)
-    at_once = fitted.add("c", new, core="trained", options={"training": {"max_steps": 0}})["c"]
+    more = fitted.add("c", new, core="trained", options={"training": {"max_steps": 0}})
+    at_once = more["c"]
     assert same(core(at_once), core(fitted["a"]))
     assert ww.transferred(fitted["a"]).options().penalties.smoothness == 0
     assert ww.transferred(fitted["a"]).options().penalties.product_l1 == 0.03
     assert at_once.options_.penalties.smoothness == fitted["a"].options_.penalties.smoothness > 0
+    assert more.template().options().training.max_steps == 0
+    assert (clone(more).template().asked() | {"given_core": None}) == (more["c"].asked() | {"given_core": None})
+    assert fitted.template().options().training.max_steps == 60
+    assert fitted.add("d", new).template().asked() == fitted.template().asked()
     mean = at_once.predict(new.images).mean(0)
     np.testing.assert_allclose(mean, new.responses.mean(0), rtol=0.2, err_msg="biases are of the new neurons")
 

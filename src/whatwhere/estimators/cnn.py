@@ -56,6 +56,7 @@ class CNN(Estimator):
 
     Fitted: `model_`, `options_`, `masks_` (n_neurons, h, w), `locations_` (n_neurons, 2: row, column in image
     pixels), `feature_weights_` (n_neurons, K), `history_`, `candidates_`, `stopped_` (why training ended).
+    A model that is loaded has no `candidates_`, of which a run keeps a table.
     """
 
     given_core: GivenCore | None = None

@@ -24,7 +24,7 @@ from whatwhere.config import (
     TrainingOptions,
 )
 from whatwhere.errors import FormatError, InputError, WhatwhereError
-from whatwhere.estimators.base import Observer, shapes_of
+from whatwhere.estimators.base import Observer, as_recording, shapes_of
 from whatwhere.estimators.candidates import fit_candidates, nothing_found
 from whatwhere.estimators.cnn import CNN, FactorizedCNN, FixedMaskCNN, FullyConnectedCNN, GaussianCNN, PosteriorCNN
 from whatwhere.estimators.preparation import Prepared, choose_device, prepare
@@ -57,7 +57,8 @@ class SharedCoreCNN(BaseEstimator):
     neurons, images and repeats, not in the size and channels of their images. `model[key]` is an ordinary fitted model,
     which predicts, is judged and saved like any other.
 
-    Fitted: `models_` (key to model), `history_`, `candidates_`, `stopped_`, `notes_`.
+    Fitted: `models_` (key to model), `history_`, `candidates_`, `stopped_`, `notes_`. Loaded: all but `candidates_`, of
+    which a run keeps a table; `notes_` are then those of the models.
     """
 
     def __init__(
@@ -117,8 +118,7 @@ class SharedCoreCNN(BaseEstimator):
             if not isinstance(recording, Recording):
                 raise InputError(f"{key}: expected a Recording, got {type(recording).__name__}.")
             with _of(key):
-                given = recording if self.nonfinite == "error" else replace(recording, nonfinite=self.nonfinite)
-                checked[key] = template.check(given)
+                checked[key] = template.check(as_recording(recording, None, self.nonfinite))
         first = next(iter(checked))
         for key, recording in checked.items():
             if recording.image_shape != checked[first].image_shape:
@@ -146,10 +146,10 @@ class SharedCoreCNN(BaseEstimator):
         options, device = self.template().options(), choose_device(self.device)
         rows = {key: one.split(options.training.validation_fraction, self.seed) for key, one in checked.items()}
         threads = self.threads
-        fingerprints = {key: recordings[key].fingerprint() for key in checked}
+        asked = self.asked(recordings)
+        fingerprints = asked["recordings"]
         if folder is not None:
-            asked = {**self.template().asked(), "recordings": fingerprints, "device": device.type}
-            threads = begin_fit(Path(folder), asked, self.threads, resume)
+            threads = begin_fit(Path(folder), {**asked, "device": device.type}, self.threads, resume)
         with cpu_threads(threads):
             prepared = _prepare_all(checked, rows, options, device, fingerprints)
             notes = _notes(prepared, options, threads if self.threads not in (None, threads) else None)
@@ -232,7 +232,8 @@ class SharedCoreCNN(BaseEstimator):
 
         core: "frozen", the result holds the recordings of this one and the new one; "trained", training goes on from
         the core, and the result holds the new recording alone, for the other readouts belong to the core as it was.
-        options: see `transferred`. Raises `OptionError` for a name that is there already.
+        options: see `transferred`; the result of "trained" has them as its own. Raises `OptionError` for a name that is
+        there already.
         """
         self.check_fitted()
         check_names([*self.models_, key])
@@ -240,6 +241,9 @@ class SharedCoreCNN(BaseEstimator):
         model.fit(recording, folder=folder, resume=resume, observer=observer)
         models = {**self.models_, key: model} if core == "frozen" else {key: model}
         more = copy.copy(self)
+        if core == "trained":  # the other readouts are not of this fit, and their options not those of this one
+            own = more.get_params(deep=False).keys() - {"model"}
+            more.set_params(**{name: value for name, value in model.get_params(deep=False).items() if name in own})
         more.models_, more.notes_ = tie_cores(models), model.notes_
         more.history_, more.candidates_, more.stopped_ = model.history_, model.candidates_, model.stopped_
         return more
@@ -270,6 +274,7 @@ class SharedCoreCNN(BaseEstimator):
             seed=first.seed,
         )
         found.models_, found.history_, found.stopped_ = models, first.history_, first.stopped_
+        found.notes_ = tuple(f"{key}: {note}" for key, model in models.items() for note in model.notes_)
         return found
 
 
