@@ -42,32 +42,30 @@ def ridge_strengths(n_images: int, penalties: Sequence[float] = PAPER_RIDGE) -> 
 
 def check_strengths(strengths: Any) -> list[float]:
     """One strength or several, as a list; raises `OptionError` unless all are above 0."""
-    try:
-        found = [float(strength) for strength in np.atleast_1d(np.asarray(strengths))]
-    except (TypeError, ValueError):
-        raise OptionError(f"strengths must be numbers above 0, got {strengths!r}.") from None
-    if not found:
-        raise OptionError("strengths is empty: give at least one.")
-    for strength in found:
-        check_positive("strengths", strength)
-    return found
+    return _numbers("strengths", strengths, at_least_0=False)
 
 
 def _check_penalty(name: str) -> Callable[[Any], list[float]]:
-    def check(strengths: Any) -> list[float]:
-        """One strength or several, as a list; raises `OptionError` unless all are 0 or more."""
-        try:
-            found = [float(strength) for strength in np.atleast_1d(np.asarray(strengths))]
-        except (TypeError, ValueError):
-            raise OptionError(f"{name} must be numbers of 0 or more, got {strengths!r}.") from None
-        if not found:
-            raise OptionError(f"{name} is empty: give at least one strength, [0] for none of this penalty.")
-        for strength in found:
-            if not 0 <= strength < float("inf"):
-                raise OptionError(f"{name} must be 0 or more, got {strength}.")
-        return found
+    """One strength or several of a penalty that may be none, 0."""
+    return lambda strengths: _numbers(name, strengths, at_least_0=True)
 
-    return check
+
+def _numbers(name: str, values: Any, *, at_least_0: bool) -> list[float]:
+    """One number or several, as a list; raises `OptionError` unless all are finite and above 0, or 0."""
+    try:
+        found = [float(value) for value in np.atleast_1d(np.asarray(values))]
+    except (TypeError, ValueError):
+        bound = "of 0 or more" if at_least_0 else "above 0"
+        raise OptionError(f"{name} must be numbers {bound}, got {values!r}.") from None
+    if not found:
+        least = " strength, [0] for none of this penalty." if at_least_0 else "."
+        raise OptionError(f"{name} is empty: give at least one{least}")
+    for value in found:
+        if not at_least_0:
+            check_positive(name, value)
+        elif not 0 <= value < float("inf"):
+            raise OptionError(f"{name} must be 0 or more, got {value}.")
+    return found
 
 
 def check_fraction(fraction: Any) -> float:
