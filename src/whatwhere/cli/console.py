@@ -32,7 +32,7 @@ _SHOWN = {
     "normalized_correlation": "CC norm",
     "log_likelihood_bits_per_spike": "bits/spike",
 }
-_SECONDS_BETWEEN_LINES = 20.0
+SECONDS_BETWEEN_LINES = 20.0
 LINE_BEFORE = Control((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2))
 NO_SCORES = "the recording has no held-out part of two images or more: no scores."
 
@@ -84,7 +84,7 @@ def observer(model: str, told: set[str] | None = None) -> Observer:
             show_new_notes(event.notes, told if told is not None else set())
             return
         ended = event.seconds_left == 0 and event.check.step > 0
-        if not out.is_terminal and not ended and time.monotonic() - last[0] < _SECONDS_BETWEEN_LINES:
+        if not out.is_terminal and not ended and time.monotonic() - last[0] < SECONDS_BETWEEN_LINES:
             return
         last[0] = time.monotonic()
         if in_place[0]:

@@ -14,8 +14,6 @@ from whatwhere.errors import OptionError
 from whatwhere.experiments.experiment import Experiment
 from whatwhere.experiments.grid import GridPlan, GridProgress
 
-_SECONDS_BETWEEN_LINES = 20.0
-
 
 def part_of_grid(models: str | None, neurons: str | None, images: str | None, seeds: str | None) -> dict[str, Any]:
     """The keywords of `Experiment.grid` from the flags of their names, None where not given."""
@@ -75,7 +73,7 @@ def _observer(name: str) -> Callable[[GridPlan | GridProgress], None]:
         if isinstance(event, GridPlan):
             _show_plan(name, event)
             return
-        late = time.monotonic() - last[0] >= _SECONDS_BETWEEN_LINES
+        late = time.monotonic() - last[0] >= console.SECONDS_BETWEEN_LINES
         ended = event.n_done + event.n_failed == event.n_points
         if not (console.out.is_terminal or late or ended or event.reason):
             return

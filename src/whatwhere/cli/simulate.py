@@ -28,8 +28,6 @@ from whatwhere.simulation import (
     simulate_to_file,
 )
 
-_SECONDS_BETWEEN_LINES = 20.0
-
 
 def simulate(
     kind: Annotated[str, typer.Argument(help=f"Kind of neurons: {', '.join(POPULATIONS)}.")],
@@ -141,7 +139,7 @@ def _observer(compress: bool) -> Iterator[Any]:
             return
         left = f"{console.duration(event.seconds_left)} left"
         bar.update(task, completed=event.n_done, left=left)
-        if not in_place and time.monotonic() - last[0] > _SECONDS_BETWEEN_LINES:
+        if not in_place and time.monotonic() - last[0] > console.SECONDS_BETWEEN_LINES:
             last[0] = time.monotonic()
             console.out.print(f"  {event.n_done:,} of {event.n_images:,} images, {left}")
         console.show_notes(event.notes)

@@ -22,7 +22,7 @@ from whatwhere.search.pools import Pool
 from whatwhere.search.pruning import PRUNERS
 from whatwhere.search.searcher import POINTS, RESULTS_FILE, Asked, Searcher, SearchObserver, best_row
 from whatwhere.search.space import Space
-from whatwhere.search.storage import sqlite_in
+from whatwhere.search.storage import STUDY_FILE, sqlite_in
 from whatwhere.search.study import SAMPLERS, Study, Trial
 from whatwhere.search.warm_start import path_order, predecessors
 from whatwhere.storage import CONFIG_FILE
@@ -192,7 +192,7 @@ def _begin(folder: Path, asked: dict[str, Any], *, resume: bool, overwrite: bool
     if overwrite:
         for name in (POINTS, BEST):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for name in (RESULTS_FILE, SEARCH_FILE, "study.db"):
+        for name in (RESULTS_FILE, SEARCH_FILE, STUDY_FILE):
             (folder / name).unlink(missing_ok=True)
     make_folder(folder / POINTS)
     note_asked(file, asked)

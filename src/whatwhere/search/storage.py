@@ -5,7 +5,7 @@ from typing import Any
 
 from whatwhere.errors import OptionError
 
-JOURNAL = "journal:"
+JOURNAL, STUDY_FILE = "journal:", "study.db"
 _SECONDS = 60.0
 """That a process waits while another one writes to an SQLite file."""
 
@@ -23,7 +23,7 @@ def check_optuna() -> None:
 
 def sqlite_in(folder: Path) -> str:
     """The address of the file that a search keeps in its folder where no other is given."""
-    return f"sqlite:///{folder.resolve() / 'study.db'}"
+    return f"sqlite:///{folder.resolve() / STUDY_FILE}"
 
 
 def open_storage(address: str) -> Any:
