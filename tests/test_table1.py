@@ -136,7 +136,7 @@ def test_what_is_missing_is_said_before_anything_is_fitted(antolik: Path, tmp_pa
     (tmp_path / "copy/Data/region3/training_inputs.npy").unlink()
     with pytest.raises(FormatError, match=r"region3/training_inputs.npy is missing: it belongs there, and comes with"):
         load_scans(tmp_path / "copy")
-    with pytest.raises(FormatError, match=r"has no region2: it has region1, region3"):
+    with pytest.raises(OptionError, match=r"has no region2: it has region1, region3"):
         load_scans(antolik, [2])
 
 
@@ -195,6 +195,23 @@ def test_the_command_line(antolik: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "out/table1.png").exists()
 
 
+def test_a_recording_with_nan_and_of_a_format_that_is_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    test = ww.HeldOut(rng.normal(size=(5, 1, 9, 12)), rng.poisson(1, (15, 4)), np.repeat(np.arange(5), 3))
+    recording = ww.Recording(rng.normal(size=(40, 1, 9, 12)), rng.poisson(1, (40, 4)), test=test, name="mine")
+    ww.save(recording, tmp_path / "mine.npz")
+    arrays = dict(np.load(tmp_path / "mine.npz"))
+    arrays["responses"] = arrays["responses"].astype(float)
+    arrays["responses"][3, 1] = np.nan
+    np.savez(tmp_path / "mine.npz", **arrays)
+    flags = ["--out", str(tmp_path / "out"), "--models", "ridge", "--data", str(tmp_path / "mine.npz")]
+    assert "not finite: neuron 1 in row 3" in str(invoke(*flags).exception)
+    assert isinstance(invoke(*flags, "--format", "nwb").exception, FormatError)
+    done = invoke(*flags, "--nonfinite", "neurons", "--format", "npz")
+    assert done.exit_code == 0, done.output
+    assert pd.read_csv(tmp_path / "out/results.csv")["n_neurons"].tolist() == [3]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -210,8 +227,9 @@ def test_flags_that_mean_nothing_here_are_refused(flags: list[str], message: str
     assert message in str(done.exception)
     other = CliRunner().invoke(app, ["reproduce", "fig1", "--out", str(tmp_path / "out"), "--data", "x"])
     assert "--data has nothing to act on in fig1: it is for table1" in str(other.exception)
-    other = CliRunner().invoke(app, ["reproduce", "fig1", "--out", str(tmp_path / "out"), "--threads", "1"])
-    assert "--threads has nothing to act on in fig1: it is for table1" in str(other.exception)
+    for flag, value in {"threads": "1", "nonfinite": "rows", "format": "npz"}.items():
+        other = CliRunner().invoke(app, ["reproduce", "fig1", "--out", str(tmp_path / "out"), f"--{flag}", value])
+        assert f"--{flag} has nothing to act on in fig1: it is for table1" in str(other.exception)
 
 
 @pytest.mark.data

@@ -49,6 +49,10 @@ def reproduce(
     scans: Annotated[str | None, typer.Option(help="table1: of that folder, such as 1,3; all if not given.")] = None,
     device: Annotated[str | None, typer.Option(help="table1: auto (default), cpu, cuda, cuda:1, ...")] = None,
     threads: Annotated[int | None, typer.Option(help="table1: threads of the CPU.")] = None,
+    nonfinite: Annotated[
+        str | None, typer.Option(help="table1: NaN in the data: error (default), or leave out rows or neurons.")
+    ] = None,
+    format: Annotated[str | None, typer.Option("--format", help="table1: reader of --data; else recognised.")] = None,
     workers: Annotated[
         int | None, typer.Option(help="All but table1: processes; one a core if not given, 1: none but this.")
     ] = None,
@@ -69,19 +73,22 @@ def reproduce(
         table1(
             out,
             data=data,
+            format=format,
             scans=scans,
             preset=preset,
             models=models,
             neurons=neurons,
             seeds=seeds,
             values=parse_assignments(set_ or []),
-            common={"device": device, "threads": threads},
+            common={"device": device, "threads": threads, "nonfinite": nonfinite},
             resume=resume,
             overwrite=overwrite,
             unused={"images": images, "weights": weights, "photographs": photographs, "workers": workers},
         )
         return
-    for name, value in {"data": data, "scans": scans, "device": device, "threads": threads}.items():
+    of_table1 = {"data": data, "scans": scans, "device": device, "threads": threads}
+    of_table1 |= {"nonfinite": nonfinite, "format": format}
+    for name, value in of_table1.items():
         if value is not None:
             raise OptionError(f"--{name} has nothing to act on in {experiment}: it is for {NAME}.")
     chosen = EXPERIMENTS[experiment]

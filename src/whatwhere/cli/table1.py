@@ -8,6 +8,7 @@ from rich.table import Table
 
 from whatwhere.cli import console
 from whatwhere.cli.grids import numbers
+from whatwhere.config import RunOptions
 from whatwhere.errors import OptionError
 from whatwhere.estimators import Observer
 from whatwhere.experiments.table1 import load_scans, paper_form, run_table1
@@ -20,6 +21,7 @@ def table1(
     out: Path,
     *,
     data: Path | None,
+    format: str | None,
     scans: str | None,
     preset: str,
     models: str | None,
@@ -43,13 +45,15 @@ def table1(
             f"{NAME} needs --data: the folder of Antolik et al. 2016 (`whatwhere data fetch antolik2016` downloads what"
             " is published of it), or any recording with a held-out part."
         )
-    size = numbers("--neurons", neurons)
-    if size is not None and len(size) != 1:
-        raise OptionError(f"--neurons is {neurons!r}: {NAME} takes one number, of neurons drawn from each scan.")
-    drawn = numbers("--seeds", seeds) or [0]
-    if drawn != list(range(drawn[0], drawn[0] + len(drawn))):
-        raise OptionError(f"--seeds is {seeds!r}: {NAME} takes seeds that follow each other, such as 0-2.")
-    recordings = load_scans(data, numbers("--scans", scans), neurons=size[0] if size else None, seed=drawn[0])
+    size, drawn = _one_size(neurons), _drawn(seeds)
+    given = {name: value for name, value in common.items() if value is not None}
+    recordings = load_scans(
+        *(data, numbers("--scans", scans)),
+        format=format,
+        neurons=size,
+        seed=drawn[0],
+        nonfinite=given.get("nonfinite", RunOptions().nonfinite),
+    )
     told: set[str] = set()
     for scan, recording in recordings.items():
         check_folder(out / scan, resume=resume, overwrite=overwrite)
@@ -71,7 +75,7 @@ def table1(
         resume=resume,
         overwrite=overwrite,
         observe=observe,
-        **{name: value for name, value in common.items() if value is not None},
+        **given,
     )
     if result.results.empty:
         console.out.print(f"interrupted: what is done is kept in {out}; go on with --resume.", markup=False)
@@ -85,3 +89,19 @@ def table1(
     console.out.print(table, markup=False)
     for file in (*write_table1(result, out), out / "results.csv", out / "differences.csv"):
         console.out.print(f"  {file}", markup=False)
+
+
+def _one_size(neurons: str | None) -> int | None:
+    """How many neurons of each scan are fitted, None for all."""
+    sizes = numbers("--neurons", neurons)
+    if sizes is not None and len(sizes) != 1:
+        raise OptionError(f"--neurons is {neurons!r}: {NAME} takes one number, of neurons drawn from each scan.")
+    return None if sizes is None else sizes[0]
+
+
+def _drawn(seeds: str | None) -> list[int]:
+    """Seeds that follow each other."""
+    drawn = numbers("--seeds", seeds) or [0]
+    if drawn != list(range(drawn[0], drawn[0] + len(drawn))):
+        raise OptionError(f"--seeds is {seeds!r}: {NAME} takes seeds that follow each other, such as 0-2.")
+    return drawn

@@ -16,7 +16,7 @@ from whatwhere.comparison.fits import Observe
 from whatwhere.comparison.plan import draws
 from whatwhere.comparison.tables import MAIN
 from whatwhere.config import ModelOptions
-from whatwhere.errors import FormatError, InputError, OptionError
+from whatwhere.errors import InputError, OptionError
 from whatwhere.experiments.paper_numbers import TABLE_1_SCANS, table_1
 from whatwhere.formats.antolik import regions_of
 from whatwhere.metrics import holm, interval_over_neurons, paired_difference
@@ -133,7 +133,7 @@ def load_scans(
 
     scans: numbers of regions, all if not given. neurons: so many are drawn with the seed. Raises before anything long
     where a region's file is missing, saying which, where it is from and where it belongs; `InputError` for a
-    recording without a held-out part of two images or more; `OptionError` for scans of what has none.
+    recording without a held-out part of two images or more; `OptionError` for scans that are not there.
     """
     data = Path(data).expanduser()
     regions = regions_of(data) if data.is_dir() and format in (None, "antolik") else []
@@ -145,7 +145,7 @@ def load_scans(
         places = {int(region.name.removeprefix("region")): region for region in regions}
         missing = sorted(set(scans or places) - set(places))
         if missing:
-            raise FormatError(f"{data} has no region{missing[0]}: it has {', '.join(p.name for p in regions)}.")
+            raise OptionError(f"{data} has no region{missing[0]}: it has {', '.join(p.name for p in regions)}.")
         found = [formats.load(places[number], nonfinite=nonfinite) for number in scans or sorted(places)]
     for recording in found:
         if recording.test is None or recording.test.n_images < 2:
