@@ -364,8 +364,11 @@ def test_the_presets_values_reach_the_model(run: Callable[..., Outcome], folder:
         (["types"], ["types.csv", "--refits", "whatwhere report"]),
         (["insilico"], ["tuning.csv", "--mei", "whatwhere report", "--nonfinite", "experiments not asked for again"]),
         (["data"], ["info", "convert", "fetch"]),
-        (["data", "info"], ["--format", "npz"]),
-        (["data", "convert"], ["--compress", "--nonfinite"]),
+        (["data", "info"], ["--format", "npz", "--set held_out=auto of nwb"]),
+        (["data", "convert"], ["--compress", "--nonfinite", "--set held_out=auto", "--set-target seconds=1.0 of nwb"]),
+        (["search"], ["HDF5, npz or NWB file", "one of recording, simulation, nonlinear", "cuda:1"]),
+        (["fit-shared"], ["core.n_maps=16", "training.learning_rate=0.003"]),
+        (["transfer"], ["what is not given is as the fitted model has it", "training.learning_rate", "readout.noise"]),
         (["data", "fetch"], ["antolik2016"]),
     ],
 )
@@ -375,6 +378,21 @@ def test_help_teaches(arguments: list[str], words: list[str]) -> None:
     text = "".join(result.output.split())
     for word in words:
         assert word.replace(" ", "") in text, word
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data", "info"], ["--set-target", "seconds=1.0"]),
+        (["fit-shared"], ["ridge.strengths", "ols.", "lnp.sparsity"]),
+        (["transfer"], ["ridge.strengths", "core.n_maps", "training.learning_rate="]),
+    ],
+)
+def test_help_offers_nothing_that_is_refused(arguments: list[str], words: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, [*arguments, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    for word in words:
+        assert word not in result.output, word
 
 
 def test_every_option_is_in_the_help_with_its_meaning() -> None:

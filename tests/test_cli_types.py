@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -80,6 +81,16 @@ def test_types_are_written_shown_and_drawn(run: Callable[..., Outcome], folder: 
     assert json.loads((folder / "run" / "types.json").read_text())["options"]["n_types"] == 2
 
 
+def test_notes_of_the_recording_are_told_in_their_order(
+    run: Callable[..., Outcome], folder: Path, session: ww.Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = tuple(f"{word} was left out" for word in ("one", "two", "three", "four", "five", "six", "seven"))
+    monkeypatch.setattr("whatwhere.formats.load", lambda *given, **more: replace(session, notes=notes))
+    code, out, _ = run("run", "--recording", "session.npz", "--n-types", "2")
+    assert code == 0
+    assert [line for line in out.splitlines() if "was left out" in line] == [f"  note: {note}" for note in notes]
+
+
 def test_a_new_fit_removes_the_types_of_the_old_one(
     run: Callable[..., Outcome], folder: Path, session: ww.Recording
 ) -> None:
@@ -146,7 +157,7 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "method": (["run", "--method", "kmeans"], 2, "method: "),
     "idle": (["run", "--method", "hdbscan", "--n-types", "3"], 2, "n_types (=3) has nothing to act on"),
     "threads": (["run", "--threads", "1"], 2, "--threads has nothing to act on without --refits"),
-    "format": (["run", "--format", "npz"], 2, "--format has nothing to act on without --recording"),
+    "format": (["run", "--format", "npz"], 2, "format (='npz') is of a recording, and none is given: add --recording"),
     "no run": (["nowhere"], 3, "nowhere does not exist"),
     "too many": (["run", "--n-types", "25"], 3, "n_types is 25, but 24 neurons have feature weights"),
     "file": (["run", "--out", "small.yaml"], 4, "small.yaml is a file: choose a folder"),

@@ -1,12 +1,14 @@
 """What several verbs have in common: their arguments, and how a run begins and ends."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from whatwhere import formats, runs
+from whatwhere.catalogue import COMMON
 from whatwhere.cli import console
 from whatwhere.config import RunOptions
 from whatwhere.errors import OptionError
@@ -21,7 +23,8 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for the run; made if mi
 Preset = Annotated[str | None, typer.Option(help=f"Default options: one of {', '.join(PRESETS)} (default recording).")]
 Config = Annotated[Path | None, typer.Option("--config", help="YAML file of options; flags and --set go over it.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option, e.g. core.n_maps=8; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One option, e.g. training.max_steps=500; repeatable."),
 ]
 Neurons = Annotated[int | None, typer.Option(help="Fit this many neurons, drawn at random with the seed.")]
 Seed = Annotated[int | None, typer.Option(help="Of neurons, split, kernels, masks and batches (default 0).")]
@@ -48,6 +51,11 @@ def check_out(folder: Path, overwrite: bool, resume: bool, tensorboard: bool) ->
     runs.check_folder(folder, overwrite=overwrite, resume=resume)
     if resume and not runs.is_run(folder):
         console.show_notes([f"{folder} holds no run to resume: this one begins anew"])
+
+
+def common_options(options: RunOptions, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """What is asked of every model alike, as `make_model` takes it, but for some."""
+    return {name: getattr(options, name) for name in COMMON.difference(without)}
 
 
 def check_launched(options: RunOptions) -> None:

@@ -10,7 +10,7 @@ from whatwhere import formats
 from whatwhere.celltypes import RunTypes, TypeOptions, types_of_run
 from whatwhere.celltypes.folder import mean_confidence
 from whatwhere.cli import console
-from whatwhere.cli.arguments import Device, Nonfinite, Threads
+from whatwhere.cli.arguments import Device, Nonfinite, Threads, check_recording_options
 from whatwhere.cli.data import Format
 from whatwhere.config import RunOptions
 from whatwhere.errors import OptionError
@@ -62,10 +62,7 @@ def types(
     chosen = {name: value for name, value in given.items() if value is not None}
     usual_metric = "weights" if recording is None else "signal"
     options = make_options(TypeOptions, {"method": method, "metric": metric or usual_metric, "seed": seed, **chosen})
-    if recording is None:
-        for name, value in {"nonfinite": nonfinite, "format": format}.items():
-            if value is not None:
-                raise OptionError(f"--{name} has nothing to act on without --recording: leave it out.")
+    check_recording_options(recording, format, nonfinite)
     if not refits:
         for name, number in {"device": device, "threads": threads}.items():
             if number is not None:
@@ -74,8 +71,9 @@ def types(
     loaded = None
     if recording is not None:
         loaded = formats.load(recording, format, nonfinite=nonfinite or usual.nonfinite)
-    told = set(() if loaded is None else loaded.notes)
-    console.show_notes(told)
+    notes = () if loaded is None else loaded.notes
+    console.show_notes(notes)
+    told = set(notes)
     found = types_of_run(
         *(run, out, loaded),
         options=options,

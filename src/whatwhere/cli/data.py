@@ -20,17 +20,18 @@ Set = Annotated[
 Path_ = Annotated[Path, typer.Argument(help="A recording: file or folder.")]
 
 
-def _options_help() -> str:
-    """Every option of a reader or writer with its default and meaning."""
+def _options_help(*, writing: bool) -> str:
+    """Every option of a reader, and of a writer where there is one, with its default and meaning."""
     lines = []
     for name, known in formats.FORMATS.items():
-        for flag, kind in (("--set", known.read_options), ("--set-target", known.write_options)):
+        kinds = {"--set": known.read_options, **({"--set-target": known.write_options} if writing else {})}
+        for flag, kind in kinds.items():
             options = fields(kind) if kind is not None else ()
             lines += [f"  {flag} {o.name}={o.default}  of {name}: {o.metadata['doc']}" for o in options]
     return "\n\n".join(["Options, for example --set delay=0.1:", *lines])
 
 
-@data.command(epilog=_options_help())
+@data.command(epilog=_options_help(writing=False))
 def info(
     paths: Annotated[list[Path], typer.Argument(help="Recordings: files or folders.")],
     format: Format = None,
@@ -55,7 +56,7 @@ def info(
         raise typer.Exit(3)
 
 
-@data.command(epilog=_options_help())
+@data.command(epilog=_options_help(writing=True))
 def convert(
     source: Path_,
     target: Annotated[Path, typer.Argument(help="File to write, .h5, .npz or .nwb, or with --to filetree a folder.")],

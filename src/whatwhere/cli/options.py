@@ -83,8 +83,8 @@ def _number(text: str) -> Any:
         return text
 
 
-def options_help() -> str:
-    """Every option with its default for recordings and its meaning, for the help of `fit` and `compare`."""
+def options_help(models: Iterable[str] = MODELS) -> str:
+    """Every option of these models with its default for recordings and its meaning, for the help of what fits them."""
     lines = ["Options for --set and --config; defaults are for recordings, of factorized and of others that differ:"]
     of_models = {model: as_plain(preset_options(model, "recording")) for model in PRESETS["recording"]}
     for concern in fields(ModelOptions):
@@ -94,10 +94,20 @@ def options_help() -> str:
             others = [f"{model}: {value}" for model, value in values.items() if value != values["factorized"]]
             default = values["factorized"] + (f" ({'; '.join(others)})" if others else "")
             lines.append(f"  {concern.name}.{option.name}={default}  {option.metadata['doc']}")
-    for name, kind in MODELS.items():
-        if not issubclass(kind, CNN):
-            own = kind().get_params()
+    for name in models:
+        if not issubclass(MODELS[name], CNN):
+            own = MODELS[name]().get_params()
             lines += [f"  {name}.{key}={_plain(own[key])}" for key in sorted(own.keys() - COMMON)]
+    return "\n\n".join(lines)
+
+
+def transfer_help() -> str:
+    """Every option of a fit that begins with a fitted core, and its meaning; those of the core are given with it."""
+    lines = ["Options for --set and --config; what is not given is as the fitted model has it:"]
+    for concern in fields(ModelOptions):
+        if concern.name != "core":
+            kind: Any = concern.type
+            lines += [f"  {concern.name}.{option.name}  {option.metadata['doc']}" for option in fields(kind)]
     return "\n\n".join(lines)
 
 

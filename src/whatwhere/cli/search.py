@@ -8,9 +8,19 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from whatwhere.catalogue import COMMON
 from whatwhere.checks import check_choice
 from whatwhere.cli import console
+from whatwhere.cli.arguments import (
+    Config,
+    Device,
+    Neurons,
+    Nonfinite,
+    Preset,
+    RecordingPath,
+    Seed,
+    Set,
+    common_options,
+)
 from whatwhere.cli.data import Format
 from whatwhere.cli.options import gather
 from whatwhere.errors import OptionError
@@ -39,9 +49,7 @@ _MOST_ROWS = 10
 
 
 def search(
-    recording: Annotated[
-        Path, typer.Argument(help="HDF5 or npz file, Antolik region's folder, or file tree of one .npy per trial.")
-    ],
+    recording: RecordingPath,
     space: Annotated[Path, typer.Option("--space", help="YAML file: a model, options of all points, and axes.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for table, models and figures; made if missing.")],
     sampler: Annotated[str, typer.Option(help=f"How points are chosen: {', '.join(SAMPLERS)}.")] = "grid",
@@ -65,15 +73,13 @@ def search(
         typer.Option(help="Address of a database that Optuna takes, or journal:FILE; a file in --out if not given."),
     ] = None,
     name: Annotated[str, typer.Option(help="Of the study in the storage.")] = "search",
-    preset: Annotated[str | None, typer.Option(help="Default options: recording, simulation or nonlinear.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="YAML file of options of all points.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One option of all points; repeatable.")
-    ] = None,
-    neurons: Annotated[int | None, typer.Option(help="Fit this many neurons, drawn at random with the seed.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of neurons, split, fits and sampler (default 0).")] = None,
-    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, ...")] = None,
-    nonfinite: Annotated[str | None, typer.Option(help="NaN in the data: error, or leave out rows or neurons.")] = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    neurons: Neurons = None,
+    seed: Seed = None,
+    device: Device = None,
+    nonfinite: Nonfinite = None,
     format: Format = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the search that the folder holds.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Fit what has no end yet, and what failed.")] = False,
@@ -81,8 +87,9 @@ def search(
     """Search a space of options and strengths: each point fitted once, judged on validation images, kept as it ends.
 
     The space is a YAML file with model, options and space: `core.n_maps: [8, 16]`, or a range, `penalties.product_l1:
-    {low: 0.01, high: 0.1, log: true, n: 4}`, of which a grid takes n values. The best point alone is scored on the
-    held-out part. Killed, or stopped by Ctrl-C, a search goes on with --resume; so may several machines on one storage.
+    {low: 0.01, high: 0.1, log: true, n: 4}`, of which a grid takes n values. Options, --config and --set are of all
+    points, and the seed is the sampler's, too. The best point alone is scored on the held-out part. Killed, or stopped
+    by Ctrl-C, a search goes on with --resume; so may several machines on one storage.
     """
     for choice, value, known in (("sampler", sampler, SAMPLERS), ("pruner", pruner, PRUNERS)):
         check_choice(choice, value, known)
@@ -95,7 +102,7 @@ def search(
     if scheduler is not None and workers is not None:
         raise OptionError(f"workers (={workers}) are processes of this machine: a scheduler has its own. Give one.")
     source = RecordingFile(str(recording.resolve()), format, options.nonfinite, options.neurons, options.seed)
-    common: dict[str, Any] = {name: getattr(options, name) for name in COMMON - {"threads"}}
+    common = common_options(options, without=("threads",))
     threads = threads or options.threads
     pools: AbstractContextManager[Any] = local_pool(workers, threads)
     if scheduler is not None:

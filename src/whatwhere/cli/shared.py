@@ -25,6 +25,7 @@ from whatwhere.cli.arguments import (
     Threads,
     check_launched,
     check_out,
+    common_options,
     end,
     load_recording,
 )
@@ -62,11 +63,12 @@ def fit_shared(
     OUT/scores.csv are over the neurons of all; evaluate, predict and export take OUT/NAME.
     """
     check_choice("model", model, KINDS)
-    flags = _flags(preset, neurons, seed, device, threads, nonfinite)
+    flags = {"preset": preset, "neurons": neurons, "seed": seed, "device": device}
+    flags |= {"threads": threads, "nonfinite": nonfinite}
     options, values = gather(config, set_ or [], flags)
     _check_alone(options)
     own = runs.own_values(model, [model], values)
-    estimator = make_shared(model, own, preset=options.preset, **_common(options))
+    estimator = make_shared(model, own, preset=options.preset, **common_options(options, without=("devices", "nodes")))
     paths = _named(recordings)
     check_out(out, overwrite, resume, tensorboard)
     loaded = {name: load_recording(path, format, options) for name, path in paths.items()}
@@ -107,7 +109,8 @@ def transfer(
     Options are those of the fitted model, but for those given here.
     """
     check_choice("core", core, CORES)
-    options, values = gather(config, set_ or [], _flags(None, neurons, seed, device, threads, nonfinite))
+    flags = {"neurons": neurons, "seed": seed, "device": device, "threads": threads, "nonfinite": nonfinite}
+    options, values = gather(config, set_ or [], flags)
     _check_alone(options)
     if options.preset != RunOptions().preset:
         raise OptionError(f"preset (={options.preset!r}) has nothing to act on: options are those of {run}.")
@@ -125,14 +128,6 @@ def transfer(
     console.show_new_notes(found.model.notes_, told)
     console.show_scores(found.scores)
     end(out, found.model.stopped_)
-
-
-def _flags(*values: str | int | None) -> dict[str, str | int | None]:
-    return dict(zip(("preset", "neurons", "seed", "device", "threads", "nonfinite"), values, strict=True))
-
-
-def _common(options: RunOptions) -> dict[str, str | int | None]:
-    return {name: getattr(options, name) for name in ("seed", "device", "threads", "nonfinite")}
 
 
 def _check_alone(options: RunOptions) -> None:

@@ -4,12 +4,12 @@ import shlex
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from whatwhere import comparison, formats, runs
-from whatwhere.catalogue import COMMON, MODELS, USUAL, load_model, make_model
+from whatwhere.catalogue import MODELS, USUAL, load_model, make_model
 from whatwhere.checks import check_choice
 from whatwhere.cli import console
 from whatwhere.cli.arguments import (
@@ -30,6 +30,7 @@ from whatwhere.cli.arguments import (
     Threads,
     check_launched,
     check_out,
+    common_options,
     end,
     load_recording,
 )
@@ -37,7 +38,7 @@ from whatwhere.cli.cell_types import types
 from whatwhere.cli.data import Format, data
 from whatwhere.cli.grids import numbers
 from whatwhere.cli.insilico import insilico
-from whatwhere.cli.options import gather, options_help
+from whatwhere.cli.options import gather, options_help, transfer_help
 from whatwhere.cli.plan import plan
 from whatwhere.cli.report import NoReport, end_with_report, report
 from whatwhere.cli.reproduce import reproduce
@@ -49,6 +50,7 @@ from whatwhere.comparison.subsets import ALL
 from whatwhere.config import RunOptions
 from whatwhere.errors import OptionError
 from whatwhere.estimators import Estimator
+from whatwhere.estimators.shared import KINDS
 from whatwhere.export import check_onnx, export_onnx
 from whatwhere.parallel import helps
 from whatwhere.predicting import predict_file
@@ -102,9 +104,12 @@ def fit(
 ) -> None:
     """Fit one model, score it on the held-out part, and keep it in a folder, with report.html to explore it."""
     check_choice("model", model, MODELS)
-    flags = _flags(preset, neurons, seed, device, threads, nonfinite, devices, nodes)
+    flags = {"preset": preset, "neurons": neurons, "seed": seed, "device": device, "threads": threads}
+    flags |= {"nonfinite": nonfinite, "devices": devices, "nodes": nodes}
     options, values = gather(config, set_ or [], flags)
-    estimator = make_model(model, runs.own_values(model, [model], values), preset=options.preset, **_common(options))
+    estimator = make_model(
+        model, runs.own_values(model, [model], values), preset=options.preset, **common_options(options)
+    )
     check_out(out, overwrite, resume, tensorboard)  # before the recording is read
     _join([estimator], options)
     loaded = load_recording(recording, format, options)
@@ -163,10 +168,11 @@ def compare(
     What is done is kept: go on, or ask for more models, seeds or images, with --resume.
     """
     names = [name.strip() for name in models.split(",")]
-    flags = _flags(preset, neurons, seed, device, threads, nonfinite, devices, nodes)
+    flags = {"preset": preset, "neurons": neurons, "seed": seed, "device": device, "threads": threads}
+    flags |= {"nonfinite": nonfinite, "devices": devices, "nodes": nodes}
     options, values = gather(config, set_ or [], flags)
     own = options_of(names, values, options.preset)  # says what is wrong before the recording is read
-    estimators = [make_model(name, own[name], preset=options.preset, **_common(options)) for name in names]
+    estimators = [make_model(name, own[name], preset=options.preset, **common_options(options)) for name in names]
     of_images = _numbers_of_images(images)
     check_out(out, overwrite, resume, tensorboard)
     _join(estimators, options)
@@ -182,7 +188,7 @@ def compare(
         resume=resume,
         observe=lambda label: console.observer(label, told),
         tensorboard=tensorboard,
-        **_common(options),
+        **common_options(options),
     )
     _end_help()
     for label, notes in compared.notes.items():
@@ -265,8 +271,8 @@ def demo(
         raise typer.Exit(130)
 
 
-app.command("fit-shared", epilog=options_help())(fit_shared)
-app.command(epilog=options_help())(transfer)
+app.command("fit-shared", epilog=options_help(KINDS))(fit_shared)
+app.command(epilog=transfer_help())(transfer)
 app.command()(types)
 app.command()(report)
 app.command()(search)
@@ -274,15 +280,6 @@ app.command()(simulate)
 app.command()(reproduce)
 app.command()(plan)
 app.command()(insilico)
-
-
-def _flags(*values: Any) -> dict[str, Any]:
-    names = ("preset", "neurons", "seed", "device", "threads", "nonfinite", "devices", "nodes")
-    return dict(zip(names, values, strict=True))
-
-
-def _common(options: RunOptions) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in COMMON}
 
 
 def _numbers_of_images(text: str | None) -> list[int | str]:
