@@ -48,9 +48,9 @@ METRICS_FILE, NEURONS_FILE, CANDIDATES_FILE = "metrics.json", "scores.csv", "can
 TIMING_FILE, DIFFERENCES_FILE = "timing.json", "differences.csv"
 TYPES_FILE, TYPES_TABLE = "types.json", "types.csv"
 TYPES_FIGURES = ("types-map.png", "types-barcodes.png", "types-choice.png", "types-confidence.png")
-REPORT_FILE = "report.html"
+REPORT_FILE, RESULTS_FILE = "report.html", "results.csv"
 COMPARISON_FILES = (
-    *("results.csv", "neurons.csv", "curve.csv", "extrapolation.csv"),
+    *(RESULTS_FILE, "neurons.csv", "curve.csv", "extrapolation.csv"),
     *("scatter.png", "learning_curve.png"),
 )
 """What a comparison writes beside `metrics.json` and `differences.csv`."""

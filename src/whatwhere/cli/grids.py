@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import typer
 
+from whatwhere import runs
 from whatwhere.cli import console
 from whatwhere.errors import OptionError
 from whatwhere.experiments.experiment import Experiment
@@ -42,9 +43,11 @@ def n_failed(table: pd.DataFrame) -> int:
 def finish(table: pd.DataFrame, out: Path) -> None:
     """Says how many points there are; where some failed, so much, and ends with exit code 5."""
     failed = n_failed(table)
-    console.out.print(f"{len(table) - failed} points in {out / 'results.csv'}", markup=False)
+    console.out.print(f"{len(table) - failed} points in {out / runs.RESULTS_FILE}", markup=False)
     if failed:
-        console.out.print(f"{failed} points failed; results.csv says why, and --resume tries them again.", markup=False)
+        console.out.print(
+            f"{failed} points failed; {runs.RESULTS_FILE} says why, and --resume tries them again.", markup=False
+        )
         raise typer.Exit(5)
 
 

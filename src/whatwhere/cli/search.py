@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
+from whatwhere import runs
 from whatwhere.checks import check_choice
 from whatwhere.cli import console
 from whatwhere.cli.arguments import (
@@ -196,8 +197,9 @@ def _show(result: SearchResult, space: Space, out: Path) -> None:
         console.out.print(f"  {file}", markup=False)
     counts = table["state"].value_counts()
     console.out.print(
-        f"{', '.join(f'{count:,} {state}' for state, count in counts.items())}: {out / 'results.csv'}", markup=False
+        f"{', '.join(f'{count:,} {state}' for state, count in counts.items())}: {out / runs.RESULTS_FILE}", markup=False
     )
     if (table["state"] == "failed").any():
-        console.out.print("some points failed; results.csv says why, and --resume tries them again.", markup=False)
+        why = f"some points failed; {runs.RESULTS_FILE} says why, and --resume tries them again."
+        console.out.print(why, markup=False)
         raise typer.Exit(5)

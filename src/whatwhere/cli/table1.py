@@ -6,6 +6,7 @@ from typing import Any
 import typer
 from rich.table import Table
 
+from whatwhere import runs
 from whatwhere.cli import console
 from whatwhere.cli.grids import numbers
 from whatwhere.config import RunOptions
@@ -87,7 +88,7 @@ def table1(
     for row in form.itertuples(index=False):
         table.add_row(*row)
     console.out.print(table, markup=False)
-    for file in (*write_table1(result, out), out / "results.csv", out / "differences.csv"):
+    for file in (*write_table1(result, out), out / runs.RESULTS_FILE, out / runs.DIFFERENCES_FILE):
         console.out.print(f"  {file}", markup=False)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from whatwhere.errors import RunError
+from whatwhere.runs import RESULTS_FILE
 from whatwhere.search.point import Ending, Failed, Source, Task, fit_point
 from whatwhere.search.pools import Pool
 from whatwhere.search.pruning import Judge
@@ -18,7 +19,7 @@ from whatwhere.search.study import DONE, FAILED, PRUNED, RUNNING, Study, Trial
 from whatwhere.storage import CONFIG_FILE, write_text
 from whatwhere.workers import WorkerDiedError
 
-RESULTS_FILE, POINTS = "results.csv", "points"
+POINTS = "points"
 _SECONDS_BETWEEN_LOOKS = 5.0
 _MOST_LOSSES = 1
 """Times that a point's worker may die before the point has failed."""
