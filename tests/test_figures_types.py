@@ -75,6 +75,7 @@ def test_barcodes_are_rows_by_type_with_their_signs(types: CellTypes) -> None:
     assert (shown[:30, 0] < -0.9).all()
     assert (shown[30:50, 1] > 0.9).all()
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["0 (30)", "1 (20)", "2 (10)"]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["0", "1", "2", "3"]  # as in the arrays
     assert_nothing_is_cut_off(figure)
 
 

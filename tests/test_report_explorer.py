@@ -20,7 +20,9 @@ from whatwhere import runs
 from whatwhere.catalogue import make_model
 from whatwhere.errors import InputError, RunError
 from whatwhere.exploration import explore_runs
+from whatwhere.metrics import SCORES
 from whatwhere.report.explorer import document, payload
+from whatwhere.report.explorer.facts import score_labels
 from whatwhere.report.explorer.packing import packed, sheets, signed_bytes, within_limits
 
 SMALL = {
@@ -86,6 +88,12 @@ def shown(run: Path, **changes: Any) -> dict:
     """The page's data of the run, changed."""
     explored = explore_runs([run])
     return data_of(document(replace(explored, runs=(replace(explored.runs[0], **changes),))))["runs"][0]
+
+
+def test_every_score_has_its_words() -> None:
+    words = score_labels()
+    assert set(words) == set(SCORES)
+    assert len({of["label"] for of in words.values()}) == len({of["meaning"] for of in words.values()}) == len(SCORES)
 
 
 def test_most_exciting_images_are_scaled_about_their_mean(run: Path) -> None:

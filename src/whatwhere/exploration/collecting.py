@@ -225,7 +225,7 @@ def _differences(first: ExploredRun, other: ExploredRun) -> list[Difference]:
         return []
     found = []
     for score in first.summary:
-        if score not in other.summary:
+        if score not in other.summary or not SCORES[score].of_predictions:
             continue
         values = first.scores[score].to_numpy(float)[ours] - other.scores[score].to_numpy(float)[theirs]
         entry = _summary(values)

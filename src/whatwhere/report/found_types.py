@@ -118,8 +118,7 @@ def type_barcodes(types: CellTypes) -> Figure:
     axes.tick_params(axis="y", length=0)
     n_features = types.barcodes.shape[1]
     if n_features > _TICKS:
-        ticks = range(0, n_features, -(-n_features // _TICKS))
-        axes.set_xticks(ticks, [str(number + 1) for number in ticks])
+        axes.set_xticks(range(0, n_features, -(-n_features // _TICKS)))
     if types.n_types > 20:
         axes.set_yticks([])
     return figure

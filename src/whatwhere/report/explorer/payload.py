@@ -174,7 +174,12 @@ def _masks(run: ExploredRun, most: float) -> dict[str, Any] | None:
         "step": masks.step,
         "limits": packed(limits),
         "signed": bool((masks.values < 0).any()),
-        "posterior": {"level": run.posterior.level, "highest": packed(run.posterior.highest)},
+        "posterior": {
+            "level": run.posterior.level,
+            "highest": packed(run.posterior.highest),
+            "entropy": packed(run.posterior.entropy),
+            "region": packed(run.posterior.region_pixels),
+        },
     }
 
 
