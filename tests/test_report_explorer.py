@@ -24,6 +24,8 @@ from whatwhere.metrics import SCORES
 from whatwhere.report.explorer import document, payload
 from whatwhere.report.explorer.facts import score_labels
 from whatwhere.report.explorer.packing import packed, sheets, signed_bytes, within_limits
+from whatwhere.rows import spaced
+from whatwhere.run_data import HeldResponses
 
 SMALL = {
     "core": {"kernel_sizes": [5], "n_maps": 2},
@@ -132,6 +134,23 @@ def test_the_most_probable_pixel_is_of_the_image_as_it_is(
     masks = data_of(document(explored))["runs"][0]["masks"]
     assert masks["step"] > 1
     np.testing.assert_allclose(unpacked(masks["posterior"]["highest"]), highest, rtol=1e-6)
+
+
+def test_pictures_are_of_the_points_they_stand_for() -> None:
+    """Of 100 images 10 have a picture, whose one pixel is the image's number."""
+    rows, pictured = 3 * np.arange(100), spaced(100, 10)
+    values = rows[:, None].astype(np.float32)
+    pixels = pictured.astype(np.uint8)[:, None, None, None]
+    held = HeldResponses(rows, 300, values, values, np.full_like(values, np.nan), np.ones(100, int), pictured, pixels)
+    for most, n_points, n_pictures in ((60, 20, 10), (1e6, 100, 10), (36, 20, 10)):
+        found = payload._held(held, most)
+        assert len(found["rows"]) == n_points
+        assert (found["rows"][0], found["rows"][-1]) == (0, 297)
+        assert len(found["pictured"]) == n_pictures
+        shown = cells(found["thumbnails"], n_pictures).ravel()
+        np.testing.assert_array_equal(shown, np.array(found["rows"])[found["pictured"]] // 3)
+    none = payload._held(replace(held, pictured=pictured[:0], thumbnails=pixels[:0]), 60)
+    assert (none["pictured"], none["thumbnails"]) == ([], None)
 
 
 def test_large_whole_numbers_stay_as_they_are(run: Path) -> None:

@@ -16,8 +16,9 @@ from whatwhere.checks import check_same_rows
 from whatwhere.errors import FormatError, InputError
 from whatwhere.estimators import Estimator
 from whatwhere.files import replacing
-from whatwhere.heldout import HeldOut
+from whatwhere.heldout import HeldOut, trial_means
 from whatwhere.recording import Recording
+from whatwhere.rows import spaced
 from whatwhere.storage import write_text
 
 HELD_FILE, DATA_FILE = "heldout.npz", "data.json"
@@ -37,7 +38,8 @@ class HeldResponses:
     - predictions, observed, errors (n_kept, n_neurons), float32: the prediction, the response averaged over repeats,
       and that average's standard error (standard deviation over repeats, n - 1, over the root of n; NaN for one trial)
     - n_repeats (n_kept,)
-    - thumbnails (n_kept or fewer, 1 or 3 channels, height, width), uint8: of the first rows, at most 48 pixels wide
+    - pictured (n_pictures,): positions in `rows` of the images that have a picture, evenly from the first to the last
+    - thumbnails (n_pictures, 1 or 3 channels, height, width), uint8: at most 48 pixels wide
     """
 
     rows: np.ndarray
@@ -46,6 +48,7 @@ class HeldResponses:
     observed: np.ndarray
     errors: np.ndarray
     n_repeats: np.ndarray
+    pictured: np.ndarray
     thumbnails: np.ndarray
 
 
@@ -104,44 +107,15 @@ def held_responses(model: Estimator, test: HeldOut) -> HeldResponses:
     """Predictions and repeat-averaged responses of all test images, or of as many evenly spaced ones as are kept."""
     most = max(2, MOST_NUMBERS // test.n_neurons)
     rows = spaced(test.n_images, most)
-    observed, errors = averaged(test, rows)
+    observed, errors = (values.astype(np.float32) for values in trial_means(test.responses, test.image_index, rows))
     predictions = np.concatenate([model.predict(test.read_images(some)) for some in _parts(rows)])
-    shown = rows[:MOST_THUMBNAILS]
-    return HeldResponses(
-        rows, test.n_images, predictions, observed, errors, test.n_repeats[rows], thumbnails(test.read_images(shown))
-    )
-
-
-def spaced(n: int, most: int) -> np.ndarray:
-    """At most `most` of n positions, evenly from the first to the last.
-
-    >>> spaced(10, 4), spaced(3, 4)
-    (array([0, 3, 6, 9]), array([0, 1, 2]))
-    """
-    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).round().astype(int)
+    pictured = spaced(len(rows), MOST_THUMBNAILS)
+    pictures = thumbnails(test.read_images(rows[pictured]))
+    return HeldResponses(rows, test.n_images, predictions, observed, errors, test.n_repeats[rows], pictured, pictures)
 
 
 def _parts(rows: np.ndarray, most: int = 256) -> Sequence[np.ndarray]:
     return [rows[start : start + most] for start in range(0, len(rows), most)]
-
-
-def averaged(test: HeldOut, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over each image's trials and its standard error, both (n_rows, n_neurons), float32.
-
-    >>> test = HeldOut(np.zeros((2, 1, 1)), [[1.0], [3.0], [5.0]], [0, 0, 1])
-    >>> means, errors = averaged(test, np.array([0, 1]))
-    >>> means.ravel(), errors.ravel()  # deviations of 1 and -1: variance 2, over two trials
-    (array([2., 5.], dtype=float32), array([ 1., nan], dtype=float32))
-    """
-    means, errors = (np.full((len(rows), test.n_neurons), np.nan, np.float32) for _ in range(2))
-    order = np.argsort(test.image_index, kind="stable")
-    ends = np.cumsum(test.n_repeats)
-    for place, row in enumerate(rows):
-        trials = test.responses[order[ends[row] - test.n_repeats[row] : ends[row]]].astype(np.float64)
-        means[place] = trials.mean(0)
-        if len(trials) > 1:
-            errors[place] = trials.std(0, ddof=1) / np.sqrt(len(trials))
-    return means, errors
 
 
 def thumbnails(images: np.ndarray, most_side: int = MOST_SIDE) -> np.ndarray:

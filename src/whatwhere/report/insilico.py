@@ -23,6 +23,7 @@ from whatwhere.report.style import (
     new_figure,
     symmetric_limit,
 )
+from whatwhere.rows import spaced
 from whatwhere.runs import STUDY_FIGURES
 
 FIELDS_FIGURE, EXCITING_FIGURE, GRATINGS_FIGURE, SIZES_FIGURE = STUDY_FIGURES
@@ -49,15 +50,6 @@ def write_figures(found: Study, folder: Path) -> list[Path]:
             figure.savefig(folder / name)
             written.append(folder / name)
     return written
-
-
-def evenly(n_neurons: int, most: int) -> np.ndarray:
-    """At most so many neurons, evenly from the first to the last.
-
-    >>> evenly(100, 4).tolist(), evenly(2, 4).tolist()
-    ([0, 33, 66, 99], [0, 1])
-    """
-    return np.unique(np.linspace(0, n_neurons - 1, min(most, n_neurons)).round().astype(int))
 
 
 def field_grid(fields: LinearFields, neurons: Any = None) -> Figure:
@@ -120,7 +112,7 @@ def orientation_tuning(tuning: GratingTuning, neurons: Any = None) -> Figure:
     """
     driven = np.flatnonzero(tuning.peak > 0)
     if neurons is None:
-        which = driven[evenly(len(driven), MOST_CURVES)] if len(driven) else driven
+        which = driven[spaced(len(driven), MOST_CURVES)] if len(driven) else driven
     else:
         which = check_positions("neurons", neurons, len(tuning.neurons), "neuron")
     figure = new_figure(WIDTH, 2.4)
@@ -185,7 +177,7 @@ def size_curves(tuning: SizeTuning, neurons: Any = None) -> Figure:
     """
     driven = np.flatnonzero(tuning.response.max(1) > 0)
     if neurons is None:
-        which = driven[evenly(len(driven), MOST_CURVES)] if len(driven) else driven
+        which = driven[spaced(len(driven), MOST_CURVES)] if len(driven) else driven
     else:
         which = check_positions("neurons", neurons, len(tuning.neurons), "neuron")
     scaled = tuning.response / np.where(tuning.response.max(1) > 0, tuning.response.max(1), 1.0)[:, None]
@@ -213,10 +205,10 @@ def _radius_axis(axes: Axes, radii: np.ndarray) -> None:
     """Logarithmic, with a few radii as ticks."""
     axes.set_xscale("log")
     axes.minorticks_off()
-    ticks = radii[evenly(len(radii), 5)]
+    ticks = radii[spaced(len(radii), 5)]
     axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axes.set_xlim(radii[0] / 1.1, radii[-1] * 1.1)
 
 
 def _rows(neurons: Any, n_neurons: int, most: int) -> np.ndarray:
-    return evenly(n_neurons, most) if neurons is None else check_positions("neurons", neurons, n_neurons, "neuron")
+    return spaced(n_neurons, most) if neurons is None else check_positions("neurons", neurons, n_neurons, "neuron")

@@ -251,11 +251,10 @@ function kernelFigure(k, text) {
 // The test images with the largest values, as small pictures.
 function drawImages(holder, i, which) {
   const found = responsesOf(i), values = found[which], pictures = state.run.held.thumbnails;
-  const n = state.run.held.thumbnailCount;
-  const order = Array.from({ length: n }, (_, k) => k).filter((k) => Number.isFinite(values[k]));
+  const pictured = state.run.held.pictured, order = pictured.filter((k) => Number.isFinite(values[k]));
   order.sort((a, b) => values[b] - values[a]);
   holder.replaceChildren(...order.slice(0, 6).map((k) => {
-    const cell = cellOf(pictures, k);
+    const cell = cellOf(pictures, pictured.indexOf(k));
     if (!cell) return "";
     const canvas = make("canvas", { role: "img", class: "pixels", "aria-label": `Test image ${state.run.held.rows[k]}` });
     const source = plainCanvas(cell);
