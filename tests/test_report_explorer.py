@@ -92,6 +92,23 @@ def shown(run: Path, **changes: Any) -> dict:
     return data_of(document(replace(explored, runs=(replace(explored.runs[0], **changes),))))["runs"][0]
 
 
+def test_columns_that_are_not_shown_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    columns = {f"depth {number}": rng.normal(size=41) for number in range(7)}
+    columns |= {"nickname": [f"cell {number}" for number in range(41)], "late": rng.normal(size=41)}
+    given = ww.Recording(
+        rng.normal(size=(60, 6, 7)), rng.normal(size=(60, 41)), neurons=pd.DataFrame(columns).set_index(np.arange(41))
+    )
+    runs.fit_run(ww.Ridge(strengths=[1.0]), given, tmp_path)
+    found = data_of(document(explore_runs([tmp_path])))["runs"][0]
+    assert [one["label"] for one in found["amounts"]] == [f"depth {number}" for number in range(7)]
+    assert found["groups"] == []
+    assert found["absent"][-2:] == [
+        "of what the recording knows of its neurons, late: a run keeps the first 8 columns of numbers or text",
+        "nickname of the recording's neurons: 41 different texts, at most 40 can be told apart",
+    ]
+
+
 def test_every_score_has_its_words() -> None:
     words = score_labels()
     assert set(words) == set(SCORES)

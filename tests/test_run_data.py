@@ -74,11 +74,23 @@ def test_columns_of_lists_are_left_out_and_large_identifiers_stay(rng: np.random
     }
     given = replace(bare, neurons=pd.DataFrame(columns, index=["a", "b", "c"]))
     model = ww.Ridge(strengths=[1.0]).fit(given)
-    assert json.loads(json.dumps(data_of(model, given).facts["neurons"])) == {
+    facts = data_of(model, given).facts
+    assert facts["columns_not_kept"] == ["trace", "shape"]
+    assert json.loads(json.dumps(facts["neurons"])) == {
         "root": ["864691135571546917", "864691135571546918", "-864691135571546919"],
         "id": [517399188.0, 517399189.0, 517399190.0],
         "layer": [2.0, None, 4.0],
     }
+
+
+def test_of_many_columns_the_first_are_kept_and_the_others_named(rng: np.random.Generator, tmp_path: Path) -> None:
+    bare = recording(rng)
+    columns = {f"column {number}": np.arange(3.0) + number for number in range(11)}
+    given = replace(bare, neurons=pd.DataFrame({"trace": [[1], [2], [3]], **columns}, index=["a", "b", "c"]))
+    keep_data(data_of(ww.Ridge(strengths=[1.0]).fit(given), given), tmp_path)
+    facts = read_data(tmp_path, 3).facts
+    assert list(facts["neurons"]) == [f"column {number}" for number in range(8)]
+    assert facts["columns_not_kept"] == ["trace", "column 8", "column 9", "column 10"]
 
 
 def test_of_a_recording_with_other_neurons_the_models_own_are_kept(rng: np.random.Generator) -> None:

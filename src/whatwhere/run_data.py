@@ -25,7 +25,9 @@ HELD_FILE, DATA_FILE = "heldout.npz", "data.json"
 MOST_NUMBERS = 2**23
 """Of predictions kept, 32 MiB; of more test images evenly spaced ones are kept."""
 MOST_THUMBNAILS, MOST_SIDE = 512, 48
-_MOST_COLUMNS = 8  # of what is known of the neurons
+MOST_COLUMNS = 8
+"""Of what is known of the neurons, numbers or text."""
+_FACTS = ("recording", "notes", "command", "versions", "neurons", "columns_not_kept")
 _MOST_WHOLE = 2**53  # whole numbers below it are exact in a float
 _DARKEST, _BRIGHTEST = 0.5, 99.5  # percentiles of the pixels that thumbnails show as black and white
 
@@ -70,14 +72,19 @@ def data_of(model: Estimator, recording: Recording, command: str = "") -> RunDat
 
 
 def describe(model: Estimator, recording: Recording, command: str = "") -> dict[str, Any]:
-    """Plain values: `recording` (its summary), `notes`, `command`, `versions`, and `neurons` (column: values)."""
+    """Plain values: `recording` (its summary), `notes`, `command`, `versions`, and `neurons` (column: values).
+
+    `columns_not_kept`: names of the other columns of the neurons' table.
+    """
     names = ("whatwhere", "torch", "numpy")
+    neurons = _metadata(recording.neurons)
     return {
         "recording": recording.summary(),
         "notes": list(model.notes_),
         "command": command,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
-        "neurons": _metadata(recording.neurons),
+        "neurons": neurons,
+        "columns_not_kept": [name for name in map(str, recording.neurons.columns) if name not in neurons],
     }
 
 
@@ -87,7 +94,7 @@ def _metadata(neurons: pd.DataFrame) -> dict[str, list[Any]]:
     Columns that hold lists or arrays are left out. Whole numbers too large for a float are text.
     """
     plain = [name for name in neurons.columns if not any(map(pd.api.types.is_list_like, neurons[name]))]
-    return {str(name): _plain_column(neurons[name]) for name in plain[:_MOST_COLUMNS]}
+    return {str(name): _plain_column(neurons[name]) for name in plain[:MOST_COLUMNS]}
 
 
 def _plain_column(column: pd.Series) -> list[Any]:
@@ -165,7 +172,7 @@ def read_data(folder: Path, n_neurons: int) -> RunData | None:
     try:
         facts = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
         held = _read_held(folder / HELD_FILE, n_neurons) if (folder / HELD_FILE).exists() else None
-        return RunData({name: facts[name] for name in ("recording", "notes", "command", "versions", "neurons")}, held)
+        return RunData({name: facts[name] for name in _FACTS}, held)
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, InputError) as error:
         raise FormatError(
             f"{folder} holds {DATA_FILE} and {HELD_FILE} that cannot be read ({error}): delete both, and give the"

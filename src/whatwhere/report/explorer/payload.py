@@ -55,7 +55,7 @@ def _run(run: ExploredRun, most: float) -> dict[str, Any]:
         "held": None if run.held is None else _held(run.held, budget["held"]),
         "history": _history(run.history),
         "attention": run.attention,
-        "absent": run.absent,
+        "absent": [*run.absent, *_of_too_many_kinds(run)],
         "facts": facts_of(run),
         "settings": run.settings,
         "command": run.command,
@@ -82,6 +82,17 @@ def _groups(run: ExploredRun) -> list[dict[str, Any]]:
                 _group(label, [f"{value:.0f}" if np.isfinite(value) else None for value in column.astype(float)])
             )
     return found
+
+
+def _of_too_many_kinds(run: ExploredRun) -> list[str]:
+    """What is not shown for this: texts that differ in nearly every neuron, such as identifiers."""
+    columns = _own_columns(run.metadata)
+    many = {name: column.nunique() for name, column in columns if not _is_number(column)}
+    return [
+        f"{name} of the recording's neurons: {n_kinds:,} different texts, at most {_MOST_KINDS} can be told apart"
+        for name, n_kinds in many.items()
+        if n_kinds > _MOST_KINDS
+    ]
 
 
 def _own_columns(metadata: pd.DataFrame) -> list[tuple[str, Any]]:
