@@ -18,7 +18,7 @@ from whatwhere.experiments.grid import GridResults, read_grid
 from whatwhere.experiments.points import Point
 from whatwhere.report import number_of_types, type_barcodes, type_confidence, type_map
 from whatwhere.report.figure_types import types_recovered
-from whatwhere.report.reproduction import write_report
+from whatwhere.report.reproduction import write_reproduction
 from whatwhere.report.style import COLOURS
 
 
@@ -167,7 +167,7 @@ def test_curves_of_the_experiment_are_those_of_its_table(grid: GridResults) -> N
     found = [point.median for point in grid.curve("two-of-eight", 12, "n_found")]
     np.testing.assert_allclose(numbers.lines[0].get_ydata(), found)
     assert_nothing_is_cut_off(figure)
-    files = write_report(grid.folder)
+    files = write_reproduction(grid.folder)
     assert [file.name for file in files] == ["types.png", "page.html"]
     html = Path(files[-1]).read_text(encoding="utf-8")
     assert all(f"<td>{value:.3f}</td>" in html for value in grid.done["ari"])

@@ -21,6 +21,7 @@ from whatwhere.report.style import (
     counted,
     dress,
     new_figure,
+    save_figures,
     symmetric_limit,
 )
 from whatwhere.rows import spaced
@@ -34,7 +35,7 @@ _BINS = 18  # of half a turn
 _BORDER = 0.5  # of phase invariance, between simple and complex cells
 
 
-def write_figures(found: Study, folder: Path) -> list[Path]:
+def draw_study(found: Study, folder: Path) -> list[Path]:
     """Draws what a study found into its folder; figures of an earlier one that this one lacks are removed."""
     figures = {
         FIELDS_FIGURE: None if found.fields is None else field_grid(found.fields),
@@ -42,14 +43,7 @@ def write_figures(found: Study, folder: Path) -> list[Path]:
         GRATINGS_FIGURE: None if found.gratings is None else orientation_tuning(found.gratings),
         SIZES_FIGURE: None if found.sizes is None else size_curves(found.sizes),
     }
-    written = []
-    for name, figure in figures.items():
-        if figure is None:
-            (folder / name).unlink(missing_ok=True)
-        else:
-            figure.savefig(folder / name)
-            written.append(folder / name)
-    return written
+    return save_figures(folder, figures)
 
 
 def field_grid(fields: LinearFields, neurons: Any = None) -> Figure:

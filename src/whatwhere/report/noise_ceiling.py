@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from whatwhere.checks import check_same_rows
 from whatwhere.heldout import trial_means
 from whatwhere.metrics import correlation_with_average, noise_ceiling
-from whatwhere.report.prediction import chosen_neurons, example_neurons
+from whatwhere.report.prediction import example_neurons, panel_neurons
 from whatwhere.report.style import COLOURS, GREY, SMALL, counted, dress, new_figure, padded_limits
 
 MOST_NEURONS = 4
@@ -49,7 +49,7 @@ def predicted_against_observed(
         ranked = found if np.isnan(ceilings).all() else np.where(np.isnan(ceilings), np.nan, found)
         shown = [(f"{which}: ", neuron) for which, neuron in example_neurons(ranked).items()]
     else:
-        shown = [("", neuron) for neuron in chosen_neurons(neurons, len(found), MOST_NEURONS)]
+        shown = [("", neuron) for neuron in panel_neurons(neurons, len(found), MOST_NEURONS)]
     figure = new_figure(2.4 + 1.75 * len(shown), 2.8)
     panels = figure.subplots(1, 1 + len(shown), squeeze=False, width_ratios=[1.25] + [1.0] * len(shown))[0]
     _draw_population(panels[0], ceilings, found)
