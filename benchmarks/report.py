@@ -93,7 +93,8 @@ def _held(rng: np.random.Generator, n_neurons: int) -> HeldResponses:
     noise = rng.normal(size=rates.shape).astype(np.float32)
     thumbnails = rng.integers(0, 255, (N_TEST, 1, *THUMBNAIL)).astype(np.uint8)
     errors = np.full_like(rates, 0.3)
-    return HeldResponses(np.arange(N_TEST), N_TEST, rates, rates + 0.5 * noise, errors, np.full(N_TEST, 10), thumbnails)
+    every = np.arange(N_TEST)
+    return HeldResponses(every, N_TEST, rates, rates + 0.5 * noise, errors, np.full(N_TEST, 10), every, thumbnails)
 
 
 def main() -> None:

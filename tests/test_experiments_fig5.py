@@ -14,7 +14,7 @@ from whatwhere.experiments.fig5 import FIG5B, FIG5C, FIG5E, Fig5Options, network
 from whatwhere.experiments.grid import GridResults, read_grid, run_grid
 from whatwhere.experiments.points import Outcome, Point
 from whatwhere.report.figure5 import nonlinear_population, numbers_of_types
-from whatwhere.report.reproduction import write_report
+from whatwhere.report.reproduction import write_reproduction
 
 SMALL = Fig5Options(
     weights="seeded", image_size=(19, 24), n_test_images=30, n_types=2, n_maps=(2, 3), search=False, max_steps=20
@@ -140,7 +140,7 @@ def test_figure_5_shows_every_curve_weights_and_masks(fig5: GridResults) -> None
 
 
 def test_the_page_of_figure_5_has_the_papers_numbers_and_what_differs(fig5: GridResults) -> None:
-    files = write_report(fig5.folder)
+    files = write_reproduction(fig5.folder)
     assert [file.name for file in files] == ["figure5.png", "page.html"]
     page = files[-1].read_text(encoding="utf-8")
     for words in ("factorised, 1,000 neurons", "0.76", "dead leaves in place of photographs", "stand-in for VGG-19"):
@@ -158,7 +158,7 @@ def test_figure_5e_shows_fev_by_the_number_of_types(tmp_path: Path) -> None:
     run_grid(points, made_up, tmp_path, asked=asked("fig5e"), workers=1)
     found = lines(numbers_of_types(read_grid(tmp_path)))
     np.testing.assert_allclose(found["factorised, 4,096 images"], [[4, 0.7596], [16, 0.7596]])
-    page = write_report(tmp_path)[-1].read_text(encoding="utf-8")
+    page = write_reproduction(tmp_path)[-1].read_text(encoding="utf-8")
     assert "0.26" in page  # the paper's fully connected readout with 16 types
 
 

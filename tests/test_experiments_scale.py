@@ -18,7 +18,7 @@ from whatwhere.experiments.scale import SCALE, ScaleOptions, measure, network, r
 from whatwhere.model import Model, Shapes, initialize
 from whatwhere.process_memory import forget_peak, peak_memory
 from whatwhere.readouts import Start
-from whatwhere.report.reproduction import write_report
+from whatwhere.report.reproduction import write_reproduction
 from whatwhere.training import Trainer
 
 SMALL = ScaleOptions(
@@ -122,7 +122,7 @@ def test_thin_masks_hold_a_square_around_the_peak_inside_the_map(peak: tuple[int
 
 def test_the_page_says_what_was_timed(tmp_path: Path) -> None:
     SCALE.run(tmp_path, neurons=[9], images=[150], options=SMALL, workers=1)
-    files = write_report(tmp_path)
+    files = write_reproduction(tmp_path)
     assert [file.name for file in files] == ["scale.png", "page.html"]
     page = files[-1].read_text(encoding="utf-8")
     assert "10 steps after as many to begin with" in page

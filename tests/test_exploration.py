@@ -21,6 +21,7 @@ from whatwhere.exploration.commands import command_of
 from whatwhere.exploration.crops import around_peaks
 from whatwhere.exploration.parts import filters_of, where_parts
 from whatwhere.insilico import StudyOptions, study
+from whatwhere.metrics import SCORES
 
 SMALL = {
     "core": {"kernel_sizes": [5], "n_maps": 2},
@@ -103,7 +104,16 @@ def test_scores_and_their_means_are_the_runs(folder: Path) -> None:
     np.testing.assert_array_equal(run.scores["correlation"], kept["correlation"])
     assert run.summary["correlation"]["mean"] == pytest.approx(kept["correlation"].mean())
     assert run.held is not None
-    assert not run.kernels_are_features or run.kernels.shape[0] == run.feature_weights.shape[1]
+    assert run.kernels_are_features
+    assert len(run.kernels) == run.feature_weights.shape[1] == 2
+
+
+def test_kernels_are_not_the_features_of_a_second_layer(tmp_path: Path) -> None:
+    deep = {**SMALL, "core": {"kernel_sizes": [5, 3], "n_maps": [2, 3]}}
+    runs.fit_run(make_model("factorized", deep), recording(), tmp_path)
+    run = explore_runs([tmp_path]).runs[0]
+    assert not run.kernels_are_features
+    assert (len(run.kernels), run.feature_weights.shape[1]) == (2, 3)
 
 
 def test_neurons_may_be_called_anything(tmp_path: Path) -> None:
@@ -144,6 +154,10 @@ def test_runs_are_paired_by_identifier(folder: Path, tmp_path: Path) -> None:
     assert difference.n == 2
     assert difference.mean == pytest.approx((first["correlation"][common] - other["correlation"][common]).mean())
     assert (difference.first, difference.minus) == ("ridge", "some")
+    kept = {name for name in SCORES if name in first.columns}
+    of_responses = {"explainable_variance", "normalized_noise_power", "oracle", "noise_ceiling"}
+    assert of_responses < kept  # shown of each run, but no model is better in them
+    assert {one.score for one in found.differences} == kept - of_responses
 
 
 def test_runs_without_a_neuron_in_common_are_refused(folder: Path, tmp_path: Path) -> None:

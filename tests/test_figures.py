@@ -1,5 +1,6 @@
 """Figures, by the numbers that their artists carry: positions, orientation, limits and order."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
-from whatwhere.errors import InputError
+from whatwhere.errors import InputError, WriteError
 from whatwhere.report import (
     barcodes,
     history,
@@ -20,7 +22,7 @@ from whatwhere.report import (
     score_distribution,
 )
 from whatwhere.report.barcode import barcode_order, normalized_barcodes
-from whatwhere.report.style import COLOURS
+from whatwhere.report.style import COLOURS, save_figures
 from whatwhere.schedule import Check
 
 SIZE = (20, 32)  # height, width
@@ -345,3 +347,15 @@ def test_drawing_leaves_matplotlibs_global_state_alone() -> None:
     barcodes([[1.0]])
     assert plt.get_fignums() == []
     assert dict(matplotlib.rcParams) == before
+
+
+def test_figures_are_saved_whole_and_those_that_are_none_are_removed(tmp_path: Path) -> None:
+    figures = {"a.png": kernels(np.eye(3)[None, None]), "b.png": kernels(np.ones((2, 1, 3, 3)))}
+    assert save_figures(tmp_path, figures) == [tmp_path / "a.png", tmp_path / "b.png"]
+    assert imread(tmp_path / "a.png")[..., :3].std() > 0.01
+    assert save_figures(tmp_path, {"a.png": None, "b.png": figures["b.png"], "c.png": None}) == [tmp_path / "b.png"]
+    assert [file.name for file in tmp_path.iterdir()] == ["b.png"]
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(WriteError, match=r"folder.png could not be written .*Make room or choose another place"):
+        save_figures(tmp_path, {"folder.png": figures["a.png"]})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["b.png", "folder.png"]

@@ -1,15 +1,20 @@
 """The figures of a comparison, by the numbers that their artists carry."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 
 from whatwhere.comparison import extrapolate
 from whatwhere.errors import InputError
 from whatwhere.report import learning_curve, score_scatter
+from whatwhere.report.comparison import draw_comparison
 
 IMAGES = np.array([250, 500, 1000])
 
@@ -117,3 +122,14 @@ def test_curves_of_many_models_or_one_point(rng: np.random.Generator) -> None:
         learning_curve(table(["ridge"]).drop(columns=["seed", "score"]))
     with pytest.raises(InputError, match="curve holds no score"):
         learning_curve(table(["ridge"]).assign(score=np.nan))
+
+
+def test_figures_of_an_earlier_comparison_do_not_stay(tmp_path: Path) -> None:
+    for name in ("scatter.png", "learning_curve.png", "other.png"):
+        (tmp_path / name).write_bytes(b"old")
+    rng = np.random.default_rng(0)
+    both = {name: rng.uniform(0, 1, 20) for name in ("first", "second")}
+    of_two = SimpleNamespace(runs=both, neurons=both, curve=None)
+    assert draw_comparison(of_two, tmp_path) == [tmp_path / "scatter.png"]
+    assert imread(tmp_path / "scatter.png").ndim == 3
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["other.png", "scatter.png"]

@@ -10,11 +10,11 @@ from whatwhere.errors import InputError
 from whatwhere.insilico import GratingOptions, MostExcitingOptions, SizeOptions
 from whatwhere.insilico.studies import Study, StudyOptions, study
 from whatwhere.report.insilico import (
+    draw_study,
     field_grid,
     most_exciting_grid,
     orientation_tuning,
     size_curves,
-    write_figures,
 )
 from whatwhere.runs import STUDY_FIGURES
 from whatwhere.simulation import LinearPopulation, MixedPopulation, complex_population, gabor, gabor_population
@@ -127,7 +127,7 @@ def test_size_curves_are_relative_and_leave_out_what_nothing_drives(found: Study
 def test_figures_are_drawn_where_nothing_responds_too(tmp_path: Path) -> None:
     silent = LinearPopulation(np.zeros((1, 9, 9)), np.array([[4, 5]]), np.zeros(1, int), SIZE)
     everything = StudyOptions(sizes=SizeOptions(), most_exciting=MostExcitingOptions())
-    files = write_figures(study(silent, everything), tmp_path)
+    files = draw_study(study(silent, everything), tmp_path)
     assert sorted(path.name for path in files) == sorted(STUDY_FIGURES)
-    write_figures(study(silent, StudyOptions(gratings=None)), tmp_path)
+    draw_study(study(silent, StudyOptions(gratings=None)), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["fields.png"]

@@ -17,7 +17,7 @@ from whatwhere.experiments.grid import GridResults, read_grid, run_grid
 from whatwhere.experiments.points import Outcome, Point
 from whatwhere.report import cell_types, homogeneous_population, reliability, thought_experiment
 from whatwhere.report.page import Section, page
-from whatwhere.report.reproduction import write_report
+from whatwhere.report.reproduction import write_reproduction
 from whatwhere.simulation.recovery import Coverage, reliability_curve
 
 ASKED = {"image_size": [20, 30], "n_test_images": 10, "strengths": [0.1], "most_strengths": 1, "warm_start": True}
@@ -82,7 +82,7 @@ def test_figure_3_without_kernels_has_no_panel_c(tmp_path: Path) -> None:
 
 
 def test_the_page_sets_the_papers_numbers_beside_the_measured(fig3: GridResults) -> None:
-    files = write_report(fig3.folder)
+    files = write_reproduction(fig3.folder)
     assert [file.name for file in files] == ["figure3.png", "page.html"]
     html = files[1].read_text(encoding="utf-8")
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", html, flags=re.DOTALL)]
@@ -104,7 +104,7 @@ def test_the_page_names_what_falls_short_and_what_failed(tmp_path: Path) -> None
 
     points = [Point("cnn", 100, 256, seed) for seed in (0, 1)]
     run_grid(points, poor, tmp_path, asked={"experiment": "fig3", **ASKED}, workers=1)
-    html = write_report(tmp_path)[-1].read_text(encoding="utf-8")
+    html = write_reproduction(tmp_path)[-1].read_text(encoding="utf-8")
     assert "More than 0.05 below the paper&#x27;s: CNN, 100 neurons, 256 images: -0.20." in html
     assert "Points that failed" in html
     assert "ValueError: a &lt; b" in html
@@ -121,7 +121,7 @@ def test_a_model_that_states_how_sure_it_is_is_judged_on_the_page(tmp_path: Path
 
     points = [Point("cnn", 9, n_images, 0) for n_images in (64, 256)]
     run_grid(points, solve, tmp_path, asked={"experiment": "fig3", **ASKED}, workers=1)
-    files = write_report(tmp_path)
+    files = write_reproduction(tmp_path)
     assert [file.name for file in files] == ["figure3.png", "calibration-cnn.png", "page.html"]
     html = files[-1].read_text(encoding="utf-8")
     assert "cnn, 9 neurons, 64 images, seed 0. Left: every location" in html
@@ -138,7 +138,7 @@ def test_figure_1_undoes_the_shift_on_the_right(tmp_path: Path) -> None:
     assert [list(points[:, 0]) for points in (one, shared, independent)] == [[40, 200]] * 3
     moved = [list(container.lines[0].get_xydata()[:, 0]) for container in right.containers]
     assert moved == [[40, 200], [200, 1000], [40, 200]]
-    files = write_report(tmp_path)
+    files = write_reproduction(tmp_path)
     assert [file.name for file in files] == ["figure1.png", "page.html"]
     html = files[1].read_text(encoding="utf-8")
     alone, few = results.curve("one", 1, "fev")[1].median, results.curve("shared", 5, "fev")[0].median
@@ -180,7 +180,7 @@ def test_figure_4_shows_more_than_two_types_as_rows(fig4: GridResults) -> None:
     kept = fig4.arrays(point)
     assert weights.shape == (15, 3)
     assert sorted(map(tuple, np.asarray(weights))) == sorted(map(tuple, kept["feature_weights"]))
-    files = write_report(fig4.folder)
+    files = write_reproduction(fig4.folder)
     assert [file.name for file in files] == ["figure4-two-types.png", "figure4-three-types.png", "page.html"]
     html = files[-1].read_text(encoding="utf-8")
     for column in ("type_accuracy", "kernel_correlation", "fev"):
@@ -189,14 +189,14 @@ def test_figure_4_shows_more_than_two_types_as_rows(fig4: GridResults) -> None:
 
 def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="expected the folder of an experiment"):
-        write_report(tmp_path)
+        write_reproduction(tmp_path)
 
     def failing(point: Point) -> Outcome:
         raise ValueError
 
     run_grid([Point("cnn", 1, 64, 0)], failing, tmp_path, asked={"experiment": "fig3", **ASKED}, workers=1)
     with pytest.raises(RunError, match="holds no point that has an outcome"):
-        write_report(tmp_path)
+        write_reproduction(tmp_path)
 
 
 def test_calibration_shows_bins_intervals_and_levels(rng: np.random.Generator) -> None:

@@ -151,7 +151,7 @@ def test_regions_complain_of_what_does_not_fit() -> None:
     posterior = np.full((2, 3, 4), 1 / 12)
     with pytest.raises(InputError, match=r"posterior is no probability for neuron 1: its sum is 12, .* not masks_"):
         location_regions(np.stack([posterior[0], np.ones((3, 4))]), (0, 0), (3, 4))
-    with pytest.raises(InputError, match="neurons holds 2, -1: expected positions from 0 to 1"):
+    with pytest.raises(InputError, match="neurons holds 2, -1, out of range: expected positions of neurons, 0 to 1"):
         location_regions(posterior, (0, 0), (3, 4), neurons=[2, 0, -1])
     with pytest.raises(InputError, match="neurons holds 17 positions: expected 1 to 16"):
         location_regions(posterior, (0, 0), (3, 4), neurons=[0] * 17)

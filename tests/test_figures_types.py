@@ -18,7 +18,7 @@ from whatwhere.experiments.grid import GridResults, read_grid
 from whatwhere.experiments.points import Point
 from whatwhere.report import number_of_types, type_barcodes, type_confidence, type_map
 from whatwhere.report.figure_types import types_recovered
-from whatwhere.report.reproduction import write_report
+from whatwhere.report.reproduction import write_reproduction
 from whatwhere.report.style import COLOURS
 
 
@@ -75,6 +75,7 @@ def test_barcodes_are_rows_by_type_with_their_signs(types: CellTypes) -> None:
     assert (shown[:30, 0] < -0.9).all()
     assert (shown[30:50, 1] > 0.9).all()
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["0 (30)", "1 (20)", "2 (10)"]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["0", "1", "2", "3"]  # as in the arrays
     assert_nothing_is_cut_off(figure)
 
 
@@ -166,7 +167,7 @@ def test_curves_of_the_experiment_are_those_of_its_table(grid: GridResults) -> N
     found = [point.median for point in grid.curve("two-of-eight", 12, "n_found")]
     np.testing.assert_allclose(numbers.lines[0].get_ydata(), found)
     assert_nothing_is_cut_off(figure)
-    files = write_report(grid.folder)
+    files = write_reproduction(grid.folder)
     assert [file.name for file in files] == ["types.png", "page.html"]
     html = Path(files[-1]).read_text(encoding="utf-8")
     assert all(f"<td>{value:.3f}</td>" in html for value in grid.done["ari"])

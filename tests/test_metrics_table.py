@@ -72,6 +72,17 @@ def test_columns_are_the_scores_and_the_summary_their_intervals():
         assert entry["n_neurons"] + entry["n_left_out"] == 8
 
 
+def test_scores_of_the_responses_alone_are_the_same_for_every_model():
+    predictions, responses, index, rates = simulate()
+    one, other = (
+        metrics.score_table(p, responses, index, rates=rates, mean_rate=np.full(8, 2.0)).neurons
+        for p in (predictions, rates + 0.1)
+    )
+    same = {name for name in ALL if np.array_equal(one[name], other[name])}
+    assert same == {name for name, score in metrics.SCORES.items() if not score.of_predictions}
+    assert same == {"explainable_variance", "normalized_noise_power", "oracle", "noise_ceiling"}
+
+
 def test_without_repeats_the_reason_is_recorded():
     predictions, responses, index, _ = simulate(n_repeats=1)
     table = metrics.score_table(predictions, responses, index, n_resamples=20)

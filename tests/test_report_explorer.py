@@ -20,8 +20,12 @@ from whatwhere import runs
 from whatwhere.catalogue import make_model
 from whatwhere.errors import InputError, RunError
 from whatwhere.exploration import explore_runs
+from whatwhere.metrics import SCORES
 from whatwhere.report.explorer import document, payload
+from whatwhere.report.explorer.facts import score_labels
 from whatwhere.report.explorer.packing import packed, sheets, signed_bytes, within_limits
+from whatwhere.rows import spaced
+from whatwhere.run_data import HeldResponses
 
 SMALL = {
     "core": {"kernel_sizes": [5], "n_maps": 2},
@@ -88,6 +92,29 @@ def shown(run: Path, **changes: Any) -> dict:
     return data_of(document(replace(explored, runs=(replace(explored.runs[0], **changes),))))["runs"][0]
 
 
+def test_columns_that_are_not_shown_are_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    columns = {f"depth {number}": rng.normal(size=41) for number in range(7)}
+    columns |= {"nickname": [f"cell {number}" for number in range(41)], "late": rng.normal(size=41)}
+    given = ww.Recording(
+        rng.normal(size=(60, 6, 7)), rng.normal(size=(60, 41)), neurons=pd.DataFrame(columns).set_index(np.arange(41))
+    )
+    runs.fit_run(ww.Ridge(strengths=[1.0]), given, tmp_path)
+    found = data_of(document(explore_runs([tmp_path])))["runs"][0]
+    assert [one["label"] for one in found["amounts"]] == [f"depth {number}" for number in range(7)]
+    assert found["groups"] == []
+    assert found["absent"][-2:] == [
+        "of what the recording knows of its neurons, late: a run keeps the first 8 columns of numbers or text",
+        "nickname of the recording's neurons: 41 different texts, at most 40 can be told apart",
+    ]
+
+
+def test_every_score_has_its_words() -> None:
+    words = score_labels()
+    assert set(words) == set(SCORES)
+    assert len({of["label"] for of in words.values()}) == len({of["meaning"] for of in words.values()}) == len(SCORES)
+
+
 def test_most_exciting_images_are_scaled_about_their_mean(run: Path) -> None:
     images = np.full((4, 1, 12, 17), 100.0, np.float32)  # of a recording of bytes
     images[0, 0, 0, :3] = 25, 190, 85
@@ -124,6 +151,23 @@ def test_the_most_probable_pixel_is_of_the_image_as_it_is(
     masks = data_of(document(explored))["runs"][0]["masks"]
     assert masks["step"] > 1
     np.testing.assert_allclose(unpacked(masks["posterior"]["highest"]), highest, rtol=1e-6)
+
+
+def test_pictures_are_of_the_points_they_stand_for() -> None:
+    """Of 100 images 10 have a picture, whose one pixel is the image's number."""
+    rows, pictured = 3 * np.arange(100), spaced(100, 10)
+    values = rows[:, None].astype(np.float32)
+    pixels = pictured.astype(np.uint8)[:, None, None, None]
+    held = HeldResponses(rows, 300, values, values, np.full_like(values, np.nan), np.ones(100, int), pictured, pixels)
+    for most, n_points, n_pictures in ((60, 20, 10), (1e6, 100, 10), (36, 20, 10)):
+        found = payload._held(held, most)
+        assert len(found["rows"]) == n_points
+        assert (found["rows"][0], found["rows"][-1]) == (0, 297)
+        assert len(found["pictured"]) == n_pictures
+        shown = cells(found["thumbnails"], n_pictures).ravel()
+        np.testing.assert_array_equal(shown, np.array(found["rows"])[found["pictured"]] // 3)
+    none = payload._held(replace(held, pictured=pictured[:0], thumbnails=pixels[:0]), 60)
+    assert (none["pictured"], none["thumbnails"]) == ([], None)
 
 
 def test_large_whole_numbers_stay_as_they_are(run: Path) -> None:

@@ -13,10 +13,10 @@ from matplotlib.image import imread
 
 from whatwhere.errors import FormatError, RunError
 from whatwhere.experiments.grid import GridResults, read_grid, run_grid
-from whatwhere.experiments.images_needed import Goal, find_needs
+from whatwhere.experiments.images_needed import Goal, find_needs, write_needs
 from whatwhere.experiments.planning import PLAN, PlanOptions
 from whatwhere.experiments.points import Outcome, Point
-from whatwhere.report.plan import planned_recording, write_plan
+from whatwhere.report.plan import draw_plan, planned_recording
 
 OPTIONS = PlanOptions(kind="gabor", n_types=3, image_size=(20, 30), further={"population": {"variation": 0.0}})
 ASKED = {"experiment": "plan", **vars(OPTIONS)}
@@ -113,10 +113,10 @@ def test_one_readout_one_size_and_one_number_of_images_can_be_drawn(tmp_path: Pa
 
 
 def test_the_files_agree(results: GridResults) -> None:
-    files = write_plan(results.folder, Goal(0.8, seconds_per_image=3.0))
+    needs = find_needs(results.table, Goal(0.8, 3.0))
+    files = [write_needs(needs, results.folder), *draw_plan(results.folder, Goal(0.8, seconds_per_image=3.0))]
     assert [file.name for file in files] == ["plan.csv", "plan.png", "page.html"]
     table = pd.read_csv(files[0])
-    needs = find_needs(results.table, Goal(0.8, 3.0))
     assert table["images_needed"].fillna(np.inf).tolist() == [need.n_images for need in needs]
     assert table["minutes"].dropna().tolist() == [need.minutes for need in needs if need.reached]
     assert imread(files[1])[..., :3].std() > 0.01
@@ -141,8 +141,9 @@ def test_the_files_agree(results: GridResults) -> None:
 
 def test_another_goal_replaces_the_plan_and_leaves_the_points(results: GridResults) -> None:
     before = (results.folder / "results.csv").read_bytes()
-    write_plan(results.folder, Goal(0.9))
-    table = pd.read_csv(write_plan(results.folder, Goal(0.3))[0])
+    for fev in (0.9, 0.3):
+        draw_plan(results.folder, Goal(fev))
+        table = pd.read_csv(write_needs(find_needs(results.table, Goal(fev)), results.folder))
     assert table["reached"].tolist() == ["yes", "yes", "at most", "at most"]
     assert (results.folder / "results.csv").read_bytes() == before
 
@@ -154,18 +155,18 @@ def test_points_that_failed_are_on_the_page(tmp_path: Path) -> None:
         return made_up(point)
 
     run_grid([Point("posterior", 10, 256, seed) for seed in (0, 1)], poor, tmp_path, asked=ASKED, workers=1)
-    html = write_plan(tmp_path, Goal())[-1].read_text(encoding="utf-8")
+    html = draw_plan(tmp_path, Goal())[-1].read_text(encoding="utf-8")
     assert "ValueError: a &lt; b" in html
     assert "1 seed, each a population" in html
 
 
 def test_nothing_is_planned_from_nothing(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="expected the folder of an experiment"):
-        write_plan(tmp_path, Goal())
+        draw_plan(tmp_path, Goal())
 
     def failing(point: Point) -> Outcome:
         raise ValueError
 
     run_grid([Point("posterior", 10, 256, 0)], failing, tmp_path, asked=ASKED, workers=1)
     with pytest.raises(RunError, match="holds no point that has an outcome: there is nothing to plan from"):
-        write_plan(tmp_path, Goal())
+        draw_plan(tmp_path, Goal())

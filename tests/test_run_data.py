@@ -11,7 +11,8 @@ import pytest
 import whatwhere as ww
 from whatwhere import run_data
 from whatwhere.errors import FormatError, InputError
-from whatwhere.run_data import averaged, data_of, held_responses, keep_data, read_data, shrunken, thumbnails
+from whatwhere.heldout import trial_means
+from whatwhere.run_data import data_of, held_responses, keep_data, read_data, shrunken, thumbnails
 
 
 def recording(rng: np.random.Generator, n_channels: int = 1) -> ww.Recording:
@@ -26,14 +27,18 @@ def recording(rng: np.random.Generator, n_channels: int = 1) -> ww.Recording:
 
 def test_means_and_errors_are_those_of_each_images_trials(rng: np.random.Generator) -> None:
     test = recording(rng).test
-    means, errors = averaged(test, np.array([2, 0, 3]))
+    means, errors = trial_means(test.responses, test.image_index, np.array([2, 0, 3]))
     for place, image in enumerate([2, 0, 3]):
         trials = test.responses[test.image_index == image].astype(float)
         np.testing.assert_allclose(means[place], trials.mean(0), rtol=1e-6)
         if len(trials) > 1:
             np.testing.assert_allclose(errors[place], trials.std(0, ddof=1) / np.sqrt(len(trials)), rtol=1e-5)
     assert np.isnan(errors[2]).all()
-    np.testing.assert_allclose(averaged(test, np.arange(4))[0], test.mean_responses(), rtol=1e-6)
+    sums = np.zeros((4, 3))
+    np.add.at(sums, test.image_index, test.responses.astype(float))
+    np.testing.assert_allclose(test.mean_responses(), sums / test.n_repeats[:, None], rtol=1e-12)
+    fewer, _ = trial_means(test.responses[3:], test.image_index[3:], np.arange(4))
+    np.testing.assert_array_equal(np.isnan(fewer).all(1), [False, True, False, False])  # never shown
 
 
 def test_what_is_kept_comes_back(rng: np.random.Generator, tmp_path: Path) -> None:
@@ -69,11 +74,23 @@ def test_columns_of_lists_are_left_out_and_large_identifiers_stay(rng: np.random
     }
     given = replace(bare, neurons=pd.DataFrame(columns, index=["a", "b", "c"]))
     model = ww.Ridge(strengths=[1.0]).fit(given)
-    assert json.loads(json.dumps(data_of(model, given).facts["neurons"])) == {
+    facts = data_of(model, given).facts
+    assert facts["columns_not_kept"] == ["trace", "shape"]
+    assert json.loads(json.dumps(facts["neurons"])) == {
         "root": ["864691135571546917", "864691135571546918", "-864691135571546919"],
         "id": [517399188.0, 517399189.0, 517399190.0],
         "layer": [2.0, None, 4.0],
     }
+
+
+def test_of_many_columns_the_first_are_kept_and_the_others_named(rng: np.random.Generator, tmp_path: Path) -> None:
+    bare = recording(rng)
+    columns = {f"column {number}": np.arange(3.0) + number for number in range(11)}
+    given = replace(bare, neurons=pd.DataFrame({"trace": [[1], [2], [3]], **columns}, index=["a", "b", "c"]))
+    keep_data(data_of(ww.Ridge(strengths=[1.0]).fit(given), given), tmp_path)
+    facts = read_data(tmp_path, 3).facts
+    assert list(facts["neurons"]) == [f"column {number}" for number in range(8)]
+    assert facts["columns_not_kept"] == ["trace", "column 8", "column 9", "column 10"]
 
 
 def test_of_a_recording_with_other_neurons_the_models_own_are_kept(rng: np.random.Generator) -> None:
@@ -96,6 +113,15 @@ def test_of_very_many_predictions_evenly_spaced_images_are_kept(
     np.testing.assert_array_equal(held.rows, [0, 3])
     np.testing.assert_allclose(held.observed, given.test.mean_responses()[[0, 3]], rtol=1e-6)
     assert held.n_images == 4
+
+
+def test_pictures_are_of_evenly_spaced_images(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = recording(rng)
+    model = ww.Ridge(strengths=[1.0]).fit(given)
+    monkeypatch.setattr(run_data, "MOST_THUMBNAILS", 2)
+    held = held_responses(model, given.test)
+    np.testing.assert_array_equal(held.pictured, [0, 3])
+    np.testing.assert_array_equal(held.thumbnails, thumbnails(given.test.read_images(np.array([0, 3]))))
 
 
 def test_without_a_test_set_there_are_facts_alone(rng: np.random.Generator, tmp_path: Path) -> None:

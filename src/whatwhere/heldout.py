@@ -94,10 +94,7 @@ class HeldOut:
 
     def mean_responses(self) -> np.ndarray:
         """Each image's response averaged over its repeats, (n_images, n_neurons), float64."""
-        order = np.argsort(self.image_index, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(self.n_repeats)[:-1]])
-        sums = np.add.reduceat(self.responses[order].astype(np.float64), starts, axis=0)
-        return sums / self.n_repeats[:, None]
+        return trial_means(self.responses, self.image_index, np.arange(self.n_images))[0]
 
     def read_images(self, rows: Any = None) -> np.ndarray:
         """The images of these rows (all by default), (n_rows, n_channels, height, width), float32."""
@@ -128,6 +125,30 @@ class HeldOut:
         if self.n_images < 2 or not (self.n_repeats > 1).any():
             return None
         return normalized_noise_power(self.responses, self.image_index)
+
+
+def trial_means(responses: Any, image_index: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean over the trials of each of these images, and its standard error, both (n_rows, n_neurons), float64.
+
+    The error is the standard deviation (one degree of freedom less) over the root of the number of trials, NaN for one
+    trial; both are NaN for an image without a trial.
+
+    - `responses` (n_trials, n_neurons), `image_index` (n_trials,): which image each trial showed; `rows`: of images
+
+    >>> means, errors = trial_means(np.array([[1.0], [3.0], [5.0]]), np.array([0, 0, 2]), np.array([2, 1, 0]))
+    >>> means.ravel(), errors.ravel()  # deviations of 1 and -1: variance 2, over two trials
+    (array([ 5., nan,  2.]), array([nan, nan,  1.]))
+    """
+    means, errors = (np.full((len(rows), responses.shape[1]), np.nan) for _ in range(2))
+    order = np.argsort(image_index, kind="stable")
+    first, last = (np.searchsorted(image_index, rows, side, sorter=order) for side in ("left", "right"))
+    for place, (start, end) in enumerate(zip(first, last, strict=True)):
+        trials = responses[order[start:end]].astype(np.float64)
+        if len(trials):
+            means[place] = trials.mean(0)
+        if len(trials) > 1:
+            errors[place] = trials.std(0, ddof=1) / np.sqrt(len(trials))
+    return means, errors
 
 
 def as_responses(name: str, responses: Any) -> np.ndarray:

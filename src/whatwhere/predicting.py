@@ -33,7 +33,8 @@ def predict_file(
     of the "test" set, each once, or of the "training" part, validation included, are predicted. out: .npy, .npz, .h5 or
     .csv, see `formats.predictions`. Images are read and predictions written a chunk at a time, so that neither need fit
     into memory. Raises `FormatError` for another suffix or an unreadable file, `RunError` where `out` exists already or
-    has no folder, `InputError` for images of another shape or that hold NaN.
+    has no folder, `InputError` for images of another shape or that hold NaN, and for a recording without the part,
+    `OptionError` for another `of` than these two, and for a `format` without `of`.
     """
     predictions.check_suffix(out)
     if of is not None:

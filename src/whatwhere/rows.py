@@ -70,6 +70,15 @@ def as_images(name: str, images: Any) -> Any:
     return read_only(images if images.ndim == 4 else images[:, None])
 
 
+def spaced(n: int, most: int) -> np.ndarray:
+    """At most `most` of n positions, ascending, evenly from the first to the last.
+
+    >>> spaced(10, 4), spaced(3, 4)
+    (array([0, 3, 6, 9]), array([0, 1, 2]))
+    """
+    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).round().astype(int)
+
+
 def row_chunks(array: Any, most_bytes: int = CHUNK_BYTES) -> Iterator[slice]:
     """Slices that together cover all rows of `array`, each of about `most_bytes` at most.
 

@@ -16,15 +16,18 @@ from whatwhere.checks import check_same_rows
 from whatwhere.errors import FormatError, InputError
 from whatwhere.estimators import Estimator
 from whatwhere.files import replacing
-from whatwhere.heldout import HeldOut
+from whatwhere.heldout import HeldOut, trial_means
 from whatwhere.recording import Recording
+from whatwhere.rows import spaced
 from whatwhere.storage import write_text
 
 HELD_FILE, DATA_FILE = "heldout.npz", "data.json"
 MOST_NUMBERS = 2**23
 """Of predictions kept, 32 MiB; of more test images evenly spaced ones are kept."""
 MOST_THUMBNAILS, MOST_SIDE = 512, 48
-_MOST_COLUMNS = 8  # of what is known of the neurons
+MOST_COLUMNS = 8
+"""Of what is known of the neurons, numbers or text."""
+_FACTS = ("recording", "notes", "command", "versions", "neurons", "columns_not_kept")
 _MOST_WHOLE = 2**53  # whole numbers below it are exact in a float
 _DARKEST, _BRIGHTEST = 0.5, 99.5  # percentiles of the pixels that thumbnails show as black and white
 
@@ -37,7 +40,8 @@ class HeldResponses:
     - predictions, observed, errors (n_kept, n_neurons), float32: the prediction, the response averaged over repeats,
       and that average's standard error (standard deviation over repeats, n - 1, over the root of n; NaN for one trial)
     - n_repeats (n_kept,)
-    - thumbnails (n_kept or fewer, 1 or 3 channels, height, width), uint8: of the first rows, at most 48 pixels wide
+    - pictured (n_pictures,): positions in `rows` of the images that have a picture, evenly from the first to the last
+    - thumbnails (n_pictures, 1 or 3 channels, height, width), uint8: at most 48 pixels wide
     """
 
     rows: np.ndarray
@@ -46,6 +50,7 @@ class HeldResponses:
     observed: np.ndarray
     errors: np.ndarray
     n_repeats: np.ndarray
+    pictured: np.ndarray
     thumbnails: np.ndarray
 
 
@@ -67,14 +72,19 @@ def data_of(model: Estimator, recording: Recording, command: str = "") -> RunDat
 
 
 def describe(model: Estimator, recording: Recording, command: str = "") -> dict[str, Any]:
-    """Plain values: `recording` (its summary), `notes`, `command`, `versions`, and `neurons` (column: values)."""
+    """Plain values: `recording` (its summary), `notes`, `command`, `versions`, and `neurons` (column: values).
+
+    `columns_not_kept`: names of the other columns of the neurons' table.
+    """
     names = ("whatwhere", "torch", "numpy")
+    neurons = _metadata(recording.neurons)
     return {
         "recording": recording.summary(),
         "notes": list(model.notes_),
         "command": command,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
-        "neurons": _metadata(recording.neurons),
+        "neurons": neurons,
+        "columns_not_kept": [name for name in map(str, recording.neurons.columns) if name not in neurons],
     }
 
 
@@ -84,7 +94,7 @@ def _metadata(neurons: pd.DataFrame) -> dict[str, list[Any]]:
     Columns that hold lists or arrays are left out. Whole numbers too large for a float are text.
     """
     plain = [name for name in neurons.columns if not any(map(pd.api.types.is_list_like, neurons[name]))]
-    return {str(name): _plain_column(neurons[name]) for name in plain[:_MOST_COLUMNS]}
+    return {str(name): _plain_column(neurons[name]) for name in plain[:MOST_COLUMNS]}
 
 
 def _plain_column(column: pd.Series) -> list[Any]:
@@ -104,44 +114,15 @@ def held_responses(model: Estimator, test: HeldOut) -> HeldResponses:
     """Predictions and repeat-averaged responses of all test images, or of as many evenly spaced ones as are kept."""
     most = max(2, MOST_NUMBERS // test.n_neurons)
     rows = spaced(test.n_images, most)
-    observed, errors = averaged(test, rows)
+    observed, errors = (values.astype(np.float32) for values in trial_means(test.responses, test.image_index, rows))
     predictions = np.concatenate([model.predict(test.read_images(some)) for some in _parts(rows)])
-    shown = rows[:MOST_THUMBNAILS]
-    return HeldResponses(
-        rows, test.n_images, predictions, observed, errors, test.n_repeats[rows], thumbnails(test.read_images(shown))
-    )
-
-
-def spaced(n: int, most: int) -> np.ndarray:
-    """At most `most` of n positions, evenly from the first to the last.
-
-    >>> spaced(10, 4), spaced(3, 4)
-    (array([0, 3, 6, 9]), array([0, 1, 2]))
-    """
-    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).round().astype(int)
+    pictured = spaced(len(rows), MOST_THUMBNAILS)
+    pictures = thumbnails(test.read_images(rows[pictured]))
+    return HeldResponses(rows, test.n_images, predictions, observed, errors, test.n_repeats[rows], pictured, pictures)
 
 
 def _parts(rows: np.ndarray, most: int = 256) -> Sequence[np.ndarray]:
     return [rows[start : start + most] for start in range(0, len(rows), most)]
-
-
-def averaged(test: HeldOut, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over each image's trials and its standard error, both (n_rows, n_neurons), float32.
-
-    >>> test = HeldOut(np.zeros((2, 1, 1)), [[1.0], [3.0], [5.0]], [0, 0, 1])
-    >>> means, errors = averaged(test, np.array([0, 1]))
-    >>> means.ravel(), errors.ravel()  # deviations of 1 and -1: variance 2, over two trials
-    (array([2., 5.], dtype=float32), array([ 1., nan], dtype=float32))
-    """
-    means, errors = (np.full((len(rows), test.n_neurons), np.nan, np.float32) for _ in range(2))
-    order = np.argsort(test.image_index, kind="stable")
-    ends = np.cumsum(test.n_repeats)
-    for place, row in enumerate(rows):
-        trials = test.responses[order[ends[row] - test.n_repeats[row] : ends[row]]].astype(np.float64)
-        means[place] = trials.mean(0)
-        if len(trials) > 1:
-            errors[place] = trials.std(0, ddof=1) / np.sqrt(len(trials))
-    return means, errors
 
 
 def thumbnails(images: np.ndarray, most_side: int = MOST_SIDE) -> np.ndarray:
@@ -191,7 +172,7 @@ def read_data(folder: Path, n_neurons: int) -> RunData | None:
     try:
         facts = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
         held = _read_held(folder / HELD_FILE, n_neurons) if (folder / HELD_FILE).exists() else None
-        return RunData({name: facts[name] for name in ("recording", "notes", "command", "versions", "neurons")}, held)
+        return RunData({name: facts[name] for name in _FACTS}, held)
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, InputError) as error:
         raise FormatError(
             f"{folder} holds {DATA_FILE} and {HELD_FILE} that cannot be read ({error}): delete both, and give the"

@@ -16,7 +16,7 @@ from whatwhere.estimators import CNN, Estimator
 from whatwhere.model import Model
 from whatwhere.readouts import READOUTS, FullyConnectedReadout
 from whatwhere.recording import Recording
-from whatwhere.rows import read_rows
+from whatwhere.rows import read_rows, spaced
 
 WITH_BARCODES = tuple(
     name for name, kind in MODELS.items() if issubclass(kind, CNN) and READOUTS[name] is not FullyConnectedReadout
@@ -203,8 +203,7 @@ def recording_maps(model: Estimator, recording: Recording) -> MapStatistics:
 
 def some_images(recording: Recording, most: int = MOST_IMAGES) -> np.ndarray:
     """At most so many of a recording's training images, evenly spread, as stored."""
-    rows = np.unique(np.linspace(0, recording.n_images - 1, min(most, recording.n_images)).round().astype(int))
-    return read_rows(recording.images, rows)
+    return read_rows(recording.images, spaced(recording.n_images, most))
 
 
 @torch.no_grad()

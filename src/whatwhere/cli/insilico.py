@@ -77,7 +77,7 @@ def insilico(
     )
     found = study(model, options, images=images, told=lambda text: console.out.print(text, markup=False))
 
-    from whatwhere.report.insilico import write_figures  # drawing is loaded only where something is drawn
+    from whatwhere.report.insilico import draw_study  # drawing is loaded only where something is drawn
 
-    for file in [*write_study(found, out, overwrite=overwrite), *write_figures(found, out)]:
+    for file in [*write_study(found, out, overwrite=overwrite), *draw_study(found, out)]:
         console.out.print(f"  {file}", markup=False)

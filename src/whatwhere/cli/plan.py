@@ -12,7 +12,7 @@ from whatwhere.cli import console
 from whatwhere.cli.grids import finish, n_failed, part_of_grid, run
 from whatwhere.cli.populations import options_by_concern, read_size, stimuli_name
 from whatwhere.experiments.grid import check_folder
-from whatwhere.experiments.images_needed import Goal, answer, find_needs
+from whatwhere.experiments.images_needed import Goal, answer, find_needs, write_needs
 from whatwhere.experiments.planning import MODELS, PLAN, PLANNED, check
 from whatwhere.simulation import NOISES, POSITIONS, STIMULI
 
@@ -93,9 +93,10 @@ def plan(
 
 def _answer(out: Path, results: pd.DataFrame, goal: Goal) -> None:
     """Writes plan, figure and page, and prints what each population needs and what to record."""
-    from whatwhere.report.plan import write_plan  # drawing is loaded only where something is drawn
+    from whatwhere.report.plan import draw_plan  # drawing is loaded only where something is drawn
 
-    files, needs = write_plan(out, goal), find_needs(results, goal)
+    needs = find_needs(results, goal)
+    files = [write_needs(needs, out), *draw_plan(out, goal)]
     table = Table(Column("readout", no_wrap=True), "neurons", "images needed", "range over seeds", "minutes", box=None)
     for need in needs:
         table.add_row(need.model, f"{need.n_neurons:,}", *need.cells())

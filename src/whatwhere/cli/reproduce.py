@@ -100,8 +100,8 @@ def reproduce(
     check_folder(out, resume=resume, overwrite=overwrite)
     table = run(chosen, out, preset, **part, options=options, workers=workers, resume=resume, overwrite=overwrite)
     if n_failed(table) < len(table):
-        from whatwhere.report.reproduction import write_report  # drawing is loaded only where something is drawn
+        from whatwhere.report.reproduction import write_reproduction  # drawing is loaded only where something is drawn
 
-        for file in write_report(out):
+        for file in write_reproduction(out):
             console.out.print(f"  {file}", markup=False)
     finish(table, out)

@@ -179,7 +179,7 @@ def _value(value: Any) -> str:
 
 def _show(result: SearchResult, space: Space, out: Path) -> None:
     """The best points, what matters, the best one's scores on the test part, and the files; 5 where some failed."""
-    from whatwhere.report.search import write_figures  # drawing is loaded only where something is drawn
+    from whatwhere.report.search import draw_search  # drawing is loaded only where something is drawn
 
     table = result.table
     done = table[table["state"] == "done"].sort_values("validation_loss")
@@ -193,7 +193,7 @@ def _show(result: SearchResult, space: Space, out: Path) -> None:
     if result.best is not None:
         console.out.print(f"the best one, on the held-out part ({out / 'best'}):", markup=False)
         console.show_scores(result.best.scores)
-    for file in write_figures(result, space, out):
+    for file in draw_search(result, space, out):
         console.out.print(f"  {file}", markup=False)
     counts = table["state"].value_counts()
     console.out.print(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,9 @@ from sklearn.isotonic import isotonic_regression
 
 from whatwhere.experiments.points import DONE
 from whatwhere.simulation.counts import check_number
+from whatwhere.storage import write_text
 
+_PLAN_FILE = "plan.csv"
 NOT_COUNTED = "Images count for training and validation together; the test set and its repeats are not counted."
 
 
@@ -199,6 +202,12 @@ def as_good(best: Need, needs: Sequence[Need]) -> Need | None:
         if need.reached and need.model == best.model and need.n_neurons < best.n_neurons and need.low <= best.high
     ]
     return min(rivals, key=lambda need: need.n_neurons, default=None)
+
+
+def write_needs(needs: Sequence[Need], folder: Path) -> Path:
+    """Writes `plan.csv`, see `plan_table`; returns the file."""
+    write_text(folder / _PLAN_FILE, plan_table(needs).to_csv(index=False))
+    return folder / _PLAN_FILE
 
 
 def plan_table(needs: Sequence[Need]) -> pd.DataFrame:

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from whatwhere.checks import some_of
+from whatwhere.metrics.image_sums import ScoreOptions
 
 FEW_IMAGES, FEW_TEST_IMAGES = 500, 20
-UNRELIABLE = 0.15
+UNRELIABLE = ScoreOptions.floor
 """Explainable variance, as a share of the total, below which a neuron is called unreliable; as the floor of FEVE."""
 
 

@@ -30,7 +30,7 @@ from whatwhere.exploration.parts import (
 )
 from whatwhere.metrics import SCORES, interval_over_neurons
 from whatwhere.recording import Recording
-from whatwhere.run_data import RunData, data_of, read_data
+from whatwhere.run_data import MOST_COLUMNS, RunData, data_of, read_data
 from whatwhere.runs import METRICS_FILE, NEURONS_FILE, neuron_table, scores_of
 from whatwhere.storage import read_texts
 
@@ -200,6 +200,11 @@ def _absent(
         found.append("nothing of the recording: the run does not keep it (give it with --recording)")
     elif data.held is None:
         found.append("no predicted and observed responses: the recording has no test set")
+    if data.facts and data.facts["columns_not_kept"]:
+        found.append(
+            f"of what the recording knows of its neurons, {some_of(data.facts['columns_not_kept'])}: a run keeps the"
+            f" first {MOST_COLUMNS} columns of numbers or text"
+        )
     return tuple(found)
 
 
@@ -225,7 +230,7 @@ def _differences(first: ExploredRun, other: ExploredRun) -> list[Difference]:
         return []
     found = []
     for score in first.summary:
-        if score not in other.summary:
+        if score not in other.summary or not SCORES[score].of_predictions:
             continue
         values = first.scores[score].to_numpy(float)[ours] - other.scores[score].to_numpy(float)[theirs]
         entry = _summary(values)

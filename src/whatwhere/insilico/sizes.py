@@ -61,7 +61,8 @@ class SizeTuning:
     - `radii` (n_radii,), pixels
     - `mean`, `modulation` (n_neurons, n_radii): F0 and F1 over phases, in the units of the responses; `grey`
       (n_neurons,): the response to a grey image
-    - `places` (n_neurons, 2): row and column of the apertures' centre; NaN for neurons that no grating drives
+    - `places` (n_neurons, 2): row and column of the apertures' centre; NaN for neurons that no grating drives,
+      and for those without a place, whose apertures stood in the middle of the image
     - `neurons` (n_neurons,), int: positions in the model; `names`: identifiers
     """
 

@@ -20,7 +20,7 @@ from whatwhere.insilico.sizes import SizeOptions, SizeTuning, size_tuning
 from whatwhere.insilico.statistics import ImageStatistics
 from whatwhere.insilico.subjects import Subject, images_at_once, statistics_for
 from whatwhere.recording_parts import check_image_rows
-from whatwhere.rows import as_images, read_rows
+from whatwhere.rows import as_images, read_rows, spaced
 from whatwhere.simulation.counts import check_count
 from whatwhere.storage import CURVES_FILE, EXCITING_FILE, FIELDS_FILE, TUNING_FILE, write_text
 
@@ -137,8 +137,7 @@ def _field_images(subject: Subject, images: Any, statistics: ImageStatistics | N
         return None
     if images is None:
         return noise_images(subject, statistics_for(subject, statistics), n_images).cpu().numpy()
-    n_images = min(n_images, images.shape[0])
-    return read_rows(images, np.linspace(0, images.shape[0] - 1, n_images).round().astype(int))
+    return read_rows(images, spaced(images.shape[0], n_images))
 
 
 def _draw(n_neurons: int, options: StudyOptions) -> np.ndarray:

@@ -36,6 +36,7 @@ class Score:
     zero_for_constant: tuple[Literal["prediction", "response"], ...] = ()
     counts: bool = False  # needs responses of 0 or more
     bounds: tuple[float, float] = (-np.inf, np.inf)  # what the score cannot exceed by definition
+    of_predictions: bool = True  # higher is better; False: of the responses alone, the same for every model
 
 
 BOTH: tuple[Literal["prediction", "response"], ...] = ("prediction", "response")
@@ -44,11 +45,22 @@ SCORES: dict[str, Score] = {
     "single_trial_correlation": Score(correlations.single_trial_kernel, zero_for_constant=BOTH, bounds=(-1, 1)),
     "fev": Score(explained.fev_kernel, "rates", zero_for_constant=("response",), bounds=(-np.inf, 1)),
     "feve": Score(explained.feve_kernel, "repeats", 1),
-    "explainable_variance": Score(explained.explainable_kernel, "repeats", 1, bounds=(-np.inf, 1)),
-    "normalized_noise_power": Score(explained.noise_power_kernel, "repeats", 1, bounds=(0, np.inf)),
-    "oracle": Score(correlations.oracle_kernel, "repeats", 2, zero_for_constant=("response",), bounds=(-1, 1)),
+    "explainable_variance": Score(
+        explained.explainable_kernel, "repeats", 1, bounds=(-np.inf, 1), of_predictions=False
+    ),
+    "normalized_noise_power": Score(
+        explained.noise_power_kernel, "repeats", 1, bounds=(0, np.inf), of_predictions=False
+    ),
+    "oracle": Score(
+        correlations.oracle_kernel,
+        "repeats",
+        2,
+        zero_for_constant=("response",),
+        bounds=(-1, 1),
+        of_predictions=False,
+    ),
     "normalized_correlation": Score(explained.normalized_kernel, "repeats", 1, zero_for_constant=("prediction",)),
-    "noise_ceiling": Score(explained.ceiling_kernel, "repeats", 1, bounds=(0, 1)),
+    "noise_ceiling": Score(explained.ceiling_kernel, "repeats", 1, bounds=(0, 1), of_predictions=False),
     "log_likelihood_bits_per_spike": Score(likelihood.likelihood_kernel, counts=True),
 }
 

@@ -96,7 +96,8 @@ def draw_weights(
 ) -> None:
     """Every neuron's weights (n_neurons, n_features) as they are, in the order of `barcode_order`, types apart.
 
-    types: (n_neurons,), 0, 1, ...; names: of the types; feature, neurons, bar: labels of the axes and the colour bar.
+    Features are numbered from 0, as in the arrays. types: (n_neurons,), 0, 1, ...; names: of the types; feature,
+    neurons, bar: labels of the axes and the colour bar.
     """
     axes = part.subplots()
     limit = symmetric_limit(weights)
@@ -105,7 +106,7 @@ def draw_weights(
     ends = np.cumsum(np.bincount(types)) - 0.5
     for end in ends[:-1]:
         axes.axhline(end, color="black", linewidth=0.6)
-    axes.set_xticks(range(weights.shape[1]), [str(number + 1) for number in range(weights.shape[1])])
+    axes.set_xticks(range(weights.shape[1]))
     dress(axes, x=feature, y=neurons, frame=True)
     axes.set_yticks(ends - np.bincount(types) / 2, list(names))
     colours = part.colorbar(image, ax=axes, pad=0.03, aspect=30)

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from whatwhere.comparison import Comparison
 from whatwhere.report.learning_curve import learning_curve
 from whatwhere.report.score_scatter import score_scatter
+from whatwhere.report.style import save_figures
 
 LABEL = "correlation"
 
@@ -26,9 +27,6 @@ def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
 
 
 def draw_comparison(comparison: Comparison, folder: Path) -> list[Path]:
-    """Writes the figures as PNG; returns the files."""
-    files = []
-    for name, figure in comparison_figures(comparison).items():
-        files.append(folder / f"{name}.png")
-        figure.savefig(files[-1])
-    return files
+    """Writes the figures as PNG, removes those that an earlier comparison left; returns the files."""
+    figures = comparison_figures(comparison)
+    return save_figures(folder, {f"{name}.png": figures.get(name) for name in ("scatter", "learning_curve")})

@@ -8,6 +8,7 @@ from whatwhere.core import map_offset
 from whatwhere.estimators import Observer
 from whatwhere.experiments.demo import MAX_STEPS, N_IMAGES, N_NEURONS, DemoResult, run_demo
 from whatwhere.report import barcodes, history, kernels, masks_on_visual_field, predicted_against_true
+from whatwhere.report.style import save_figures
 
 
 def demo_figures(result: DemoResult) -> dict[str, Figure]:
@@ -46,8 +47,4 @@ def draw_demo(
 ) -> tuple[DemoResult, list[Path]]:
     """Runs the demonstration and draws it; returns the result and the figures' files."""
     result = run_demo(folder, seed=seed, n_neurons=n_neurons, n_images=n_images, max_steps=max_steps, observer=observer)
-    files = []
-    for name, figure in demo_figures(result).items():
-        files.append(folder / f"{name}.png")
-        figure.savefig(files[-1])
-    return result, files
+    return result, save_figures(folder, {f"{name}.png": figure for name, figure in demo_figures(result).items()})

@@ -24,6 +24,7 @@ from whatwhere.report.style import (
     new_figure,
     symmetric_limit,
 )
+from whatwhere.rows import spaced
 
 SHARING = ("cnn", "posterior", "posterior-constant")
 """Models of all neurons together: a curve for each number of neurons. The others fit each neuron by itself."""
@@ -148,9 +149,8 @@ def _kernels(results: GridResults, shown: Sequence[tuple[str, int]]) -> dict[int
     """By number of images and curve the kernel of the first seed; at most `MOST_ROWS` numbers of images."""
     points = {(point.model, point.n_neurons, point.n_images): point for point in reversed(results.points())}
     numbers = sorted({n_images for _, _, n_images in points})
-    some = np.unique(np.linspace(0, len(numbers) - 1, min(len(numbers), MOST_ROWS)).round().astype(int))
     found: dict[int, dict[tuple[str, int], np.ndarray]] = {}
-    for n_images in [numbers[place] for place in some]:
+    for n_images in [numbers[place] for place in spaced(len(numbers), MOST_ROWS)]:
         for curve in shown:
             point = points.get((*curve, n_images))
             kept = results.arrays(point) if isinstance(point, Point) else {}

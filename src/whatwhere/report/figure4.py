@@ -44,7 +44,7 @@ def cell_types(results: GridResults, point: Point) -> Figure:
     factors = TYPES[point.model]
     _draw_kernels(upper[0], kept["examples"], [f"size {factor:.2g}" for factor in factors], ["neuron"] * 3)
     pairs = np.stack([kept["kernels"], kept["type_means"]], axis=1)
-    _draw_kernels(upper[1], pairs, [f"kernel {number + 1}" for number in range(n_types)], ["learned", "type's mean"])
+    _draw_kernels(upper[1], pairs, [f"kernel {number}" for number in range(n_types)], ["learned", "type's mean"])
     if n_types == 2:
         _draw_scatter(lower[0].subplots(), kept["feature_weights"], kept["types"], factors)
     else:
@@ -78,7 +78,7 @@ def _draw_scatter(axes: Axes, weights: np.ndarray, types: np.ndarray, factors: S
     axes.axvline(0, color="0.8", linewidth=0.6, zorder=0)
     axes.set_aspect("equal", "datalim")
     axes.legend(fontsize=SMALL, frameon=False, loc="best", handletextpad=0.2)
-    dress(axes, x="weight of kernel 1", y="weight of kernel 2")
+    dress(axes, x="weight of kernel 0", y="weight of kernel 1")
 
 
 def _draw_places(axes: Axes, kept: dict[str, np.ndarray], image_size: Sequence[int]) -> None:

@@ -84,7 +84,7 @@ def nonlinear_population(results: GridResults) -> Figure:
     _draw_population(parts["A"], kept)
     _draw_curves(parts["B"], results)
     types = kept["types"]
-    names = [str(number + 1) for number in range(int(types.max()) + 1)]
+    names = [str(number) for number in range(int(types.max()) + 1)]
     draw_weights(parts["C"], kept["feature_weights"], types, names, feature="feature map", neurons="units of type")
     _draw_masks(parts["D"], kept)
     return figure
@@ -180,4 +180,4 @@ def _draw_masks(part: SubFigure, kept: dict[str, np.ndarray]) -> None:
         axes.plot(column, row, "o", markersize=9, markerfacecolor="none", markeredgecolor=GREY, markeredgewidth=0.8)
         axes.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))
         bare(axes)
-        dress(axes, title=f"type {number + 1}", frame=True, size=SMALL)
+        dress(axes, title=f"type {number}", frame=True, size=SMALL)

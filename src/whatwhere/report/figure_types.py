@@ -13,7 +13,7 @@ from whatwhere.experiments.cell_types import KINDS
 from whatwhere.experiments.grid import GridResults
 from whatwhere.report.curves import draw_curve
 from whatwhere.report.page import Section
-from whatwhere.report.reproduction_parts import Report, listed
+from whatwhere.report.reproduction_parts import Reproduction, listed
 from whatwhere.report.style import GREY, SMALL, TEXT, WIDTH, dress, new_figure, type_look
 
 NAMES = {
@@ -29,7 +29,7 @@ NAMES = {
 }
 
 
-def report_types(results: GridResults) -> Report:
+def report_types(results: GridResults) -> Reproduction:
     """Types found, beside the truth."""
     columns = {
         "model": "population",
@@ -69,7 +69,7 @@ def report_types(results: GridResults) -> Report:
         f"Seeds: {listed(results, 'seed')}. Images of {options['image_size'][0]} x {options['image_size'][1]} pixels.",
         "Kernels, places and feature weights are fitted as for Figure 4: `whatwhere reproduce fig4`.",
     ]
-    return Report(
+    return Reproduction(
         "Cell types from barcodes, where the truth is known",
         {"types": (types_recovered(results), caption)},
         [Section("What is shown", text), Section("What was measured", table=table)],

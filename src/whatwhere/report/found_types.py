@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 
 from whatwhere.celltypes import CellTypes, RunTypes, Stability
 from whatwhere.errors import InputError
-from whatwhere.files import replacing
 from whatwhere.report.barcode import draw_weights
 from whatwhere.report.style import (
     COLOURS,
@@ -22,6 +21,7 @@ from whatwhere.report.style import (
     counted,
     dress,
     new_figure,
+    save_figures,
     type_look,
 )
 from whatwhere.runs import TYPES_FIGURES
@@ -42,16 +42,7 @@ def draw_types(found: RunTypes) -> list[Path]:
         "types-choice.png": number_of_types(types.bic, types.n_types, stability) if has_curve else None,
         "types-confidence.png": type_confidence(types) if types.n_types else None,
     }
-    files = []
-    for name in TYPES_FIGURES:
-        figure, file = figures[name], found.folder / name
-        if figure is None:
-            file.unlink(missing_ok=True)
-            continue
-        with replacing(file) as temporary:
-            figure.savefig(temporary, format="png")
-        files.append(file)
-    return files
+    return save_figures(found.folder, {name: figures[name] for name in TYPES_FIGURES})
 
 
 def type_map(types: CellTypes) -> Figure:
@@ -118,8 +109,7 @@ def type_barcodes(types: CellTypes) -> Figure:
     axes.tick_params(axis="y", length=0)
     n_features = types.barcodes.shape[1]
     if n_features > _TICKS:
-        ticks = range(0, n_features, -(-n_features // _TICKS))
-        axes.set_xticks(ticks, [str(number + 1) for number in ticks])
+        axes.set_xticks(range(0, n_features, -(-n_features // _TICKS)))
     if types.n_types > 20:
         axes.set_yticks([])
     return figure

@@ -21,8 +21,10 @@ from whatwhere.report.style import (
     counted,
     dress,
     new_figure,
+    save_figures,
     symmetric_limit,
 )
+from whatwhere.rows import spaced
 from whatwhere.runs import STUDY_FIGURES
 
 FIELDS_FIGURE, EXCITING_FIGURE, GRATINGS_FIGURE, SIZES_FIGURE = STUDY_FIGURES
@@ -33,7 +35,7 @@ _BINS = 18  # of half a turn
 _BORDER = 0.5  # of phase invariance, between simple and complex cells
 
 
-def write_figures(found: Study, folder: Path) -> list[Path]:
+def draw_study(found: Study, folder: Path) -> list[Path]:
     """Draws what a study found into its folder; figures of an earlier one that this one lacks are removed."""
     figures = {
         FIELDS_FIGURE: None if found.fields is None else field_grid(found.fields),
@@ -41,23 +43,7 @@ def write_figures(found: Study, folder: Path) -> list[Path]:
         GRATINGS_FIGURE: None if found.gratings is None else orientation_tuning(found.gratings),
         SIZES_FIGURE: None if found.sizes is None else size_curves(found.sizes),
     }
-    written = []
-    for name, figure in figures.items():
-        if figure is None:
-            (folder / name).unlink(missing_ok=True)
-        else:
-            figure.savefig(folder / name)
-            written.append(folder / name)
-    return written
-
-
-def evenly(n_neurons: int, most: int) -> np.ndarray:
-    """At most so many neurons, evenly from the first to the last.
-
-    >>> evenly(100, 4).tolist(), evenly(2, 4).tolist()
-    ([0, 33, 66, 99], [0, 1])
-    """
-    return np.unique(np.linspace(0, n_neurons - 1, min(most, n_neurons)).round().astype(int))
+    return save_figures(folder, figures)
 
 
 def field_grid(fields: LinearFields, neurons: Any = None) -> Figure:
@@ -120,7 +106,7 @@ def orientation_tuning(tuning: GratingTuning, neurons: Any = None) -> Figure:
     """
     driven = np.flatnonzero(tuning.peak > 0)
     if neurons is None:
-        which = driven[evenly(len(driven), MOST_CURVES)] if len(driven) else driven
+        which = driven[spaced(len(driven), MOST_CURVES)] if len(driven) else driven
     else:
         which = check_positions("neurons", neurons, len(tuning.neurons), "neuron")
     figure = new_figure(WIDTH, 2.4)
@@ -185,7 +171,7 @@ def size_curves(tuning: SizeTuning, neurons: Any = None) -> Figure:
     """
     driven = np.flatnonzero(tuning.response.max(1) > 0)
     if neurons is None:
-        which = driven[evenly(len(driven), MOST_CURVES)] if len(driven) else driven
+        which = driven[spaced(len(driven), MOST_CURVES)] if len(driven) else driven
     else:
         which = check_positions("neurons", neurons, len(tuning.neurons), "neuron")
     scaled = tuning.response / np.where(tuning.response.max(1) > 0, tuning.response.max(1), 1.0)[:, None]
@@ -213,10 +199,10 @@ def _radius_axis(axes: Axes, radii: np.ndarray) -> None:
     """Logarithmic, with a few radii as ticks."""
     axes.set_xscale("log")
     axes.minorticks_off()
-    ticks = radii[evenly(len(radii), 5)]
+    ticks = radii[spaced(len(radii), 5)]
     axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axes.set_xlim(radii[0] / 1.1, radii[-1] * 1.1)
 
 
 def _rows(neurons: Any, n_neurons: int, most: int) -> np.ndarray:
-    return evenly(n_neurons, most) if neurons is None else check_positions("neurons", neurons, n_neurons, "neuron")
+    return spaced(n_neurons, most) if neurons is None else check_positions("neurons", neurons, n_neurons, "neuron")

@@ -16,7 +16,7 @@ from whatwhere.checks import check_finite, check_ndim, check_same_rows, some_of
 from whatwhere.errors import InputError
 from whatwhere.location_posterior import credible_regions
 from whatwhere.report.outlines import outline
-from whatwhere.report.prediction import chosen_neurons
+from whatwhere.report.prediction import panel_neurons
 from whatwhere.report.style import (
     COLOURS,
     GREY,
@@ -69,7 +69,7 @@ def location_regions(
     Raises `InputError` where shapes do not fit, a posterior does not sum to one, or a neuron is not there.
     """
     probabilities = _checked(posterior)
-    chosen = _examples(probabilities) if neurons is None else chosen_neurons(neurons, len(probabilities), MOST_NEURONS)
+    chosen = _examples(probabilities) if neurons is None else panel_neurons(neurons, len(probabilities), MOST_NEURONS)
     titles = [str(i) for i in range(len(probabilities))] if names is None else [str(name) for name in names]
     check_same_rows("names", len(titles), "posterior", len(probabilities), each="neuron")
     true = None if true_locations is None else np.asarray(true_locations, float)

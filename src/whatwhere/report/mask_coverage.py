@@ -24,6 +24,7 @@ from whatwhere.report.style import (
     new_figure,
     percent,
 )
+from whatwhere.rows import spaced
 
 MOST_OUTLINES = 60
 
@@ -56,9 +57,7 @@ def mask_coverage(
     height, width = image_size
     figure = new_figure(*_figure_size(height, width))
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    chosen = (
-        readers[np.unique(np.linspace(0, len(readers) - 1, MOST_OUTLINES).astype(int))] if len(readers) else readers
-    )
+    chosen = readers[spaced(len(readers), MOST_OUTLINES)]
     for place, neuron in enumerate(chosen):
         edges = outline(read_pixels(masks[neuron], level), offset)
         left.add_collection(LineCollection(list(edges), colors=COLOURS[place % len(COLOURS)], linewidths=0.9))

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from whatwhere.checks import check_same_rows
+from whatwhere.heldout import trial_means
 from whatwhere.metrics import correlation_with_average, noise_ceiling
-from whatwhere.report.prediction import chosen_neurons, example_neurons
+from whatwhere.report.prediction import example_neurons, panel_neurons
 from whatwhere.report.style import COLOURS, GREY, SMALL, counted, dress, new_figure, padded_limits
 
 MOST_NEURONS = 4
@@ -48,11 +49,12 @@ def predicted_against_observed(
         ranked = found if np.isnan(ceilings).all() else np.where(np.isnan(ceilings), np.nan, found)
         shown = [(f"{which}: ", neuron) for which, neuron in example_neurons(ranked).items()]
     else:
-        shown = [("", neuron) for neuron in chosen_neurons(neurons, len(found), MOST_NEURONS)]
+        shown = [("", neuron) for neuron in panel_neurons(neurons, len(found), MOST_NEURONS)]
     figure = new_figure(2.4 + 1.75 * len(shown), 2.8)
     panels = figure.subplots(1, 1 + len(shown), squeeze=False, width_ratios=[1.25] + [1.0] * len(shown))[0]
     _draw_population(panels[0], ceilings, found)
-    means, errors, seen = averages(trials, np.asarray(image_index), len(predicted))
+    means, errors = trial_means(trials, np.asarray(image_index), np.arange(len(predicted)))
+    seen = np.isin(np.arange(len(predicted)), image_index)
     for axes, (which, neuron) in zip(panels[1:], shown, strict=True):
         ceiling = "none" if np.isnan(ceilings[neuron]) else f"{ceilings[neuron]:.2f}"
         title = f"{which}neuron {titles[neuron]}\ncorrelation {found[neuron]:.2f}\nceiling {ceiling}"
@@ -64,28 +66,6 @@ def predicted_against_observed(
         note = f"without a ceiling: {n_without:,} of {counted(len(found), 'neuron')}"
         figure.supxlabel(note, x=0.99, ha="right", fontsize=SMALL)
     return figure
-
-
-def averages(
-    responses: np.ndarray, image_index: np.ndarray, n_images: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each image's mean over trials and its standard error, (n_images, n_neurons), and whether it was shown.
-
-    The error is the standard deviation (one degree of freedom less) over the root of the number of trials; NaN for one
-    trial.
-
-    >>> means, errors, seen = averages(np.array([[0.0], [2.0], [5.0]]), np.array([0, 0, 2]), 3)
-    >>> means.ravel(), errors.ravel(), seen
-    (array([ 1., nan,  5.]), array([ 1., nan, nan]), array([ True, False,  True]))
-    """
-    n_trials = np.bincount(image_index, minlength=n_images)[:, None].astype(float)
-    sums, squares = np.zeros((2, n_images, responses.shape[1]))
-    np.add.at(sums, image_index, responses)
-    means = np.divide(sums, n_trials, out=np.full_like(sums, np.nan), where=n_trials > 0)
-    np.add.at(squares, image_index, (responses - means[image_index]) ** 2)
-    freedom = n_trials * (n_trials - 1)
-    errors = np.sqrt(np.divide(squares, freedom, out=np.full_like(squares, np.nan), where=freedom > 0))
-    return means, errors, n_trials[:, 0] > 0
 
 
 def _draw_population(axes: Axes, ceilings: np.ndarray, found: np.ndarray) -> None:

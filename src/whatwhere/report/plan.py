@@ -27,14 +27,12 @@ from whatwhere.experiments.images_needed import (
     monotone,
     plan_table,
 )
-from whatwhere.files import replacing
 from whatwhere.report.curves import draw_curve
 from whatwhere.report.page import Section, write_page
-from whatwhere.report.reproduction import PAGE_FILE, _all_points, _failures
-from whatwhere.report.style import GREY, SMALL, TEXT, WIDTH, counted, dress, new_figure
-from whatwhere.storage import write_text
+from whatwhere.report.reproduction_parts import PAGE_FILE, all_points, failures
+from whatwhere.report.style import GREY, SMALL, TEXT, WIDTH, counted, dress, new_figure, save_figures
 
-PLAN_FILE, FIGURE_FILE = "plan.csv", "plan.png"
+FIGURE_FILE = "plan.png"
 SHADES = {FACTORIZED: ("Blues", "o"), POSTERIOR: ("Reds", "D")}
 """Colours and marker of a readout."""
 STAR: dict[str, Any] = {"marker": "*", "color": "black", "markersize": 9, "linestyle": "", "zorder": 5}
@@ -178,8 +176,8 @@ def _number(axis: Axis, numbers: Sequence[int], rotation: float = 0) -> None:
     axis.set_ticks([], minor=True)
 
 
-def write_plan(folder: str | Path, goal: Goal) -> list[Path]:
-    """Reads the grid that a folder holds, and writes plan.csv, the figure and the page; returns the files.
+def draw_plan(folder: str | Path, goal: Goal) -> list[Path]:
+    """Reads the grid that a folder holds, and writes the figure and the page of its plan; returns the files.
 
     Raises `RunError` where no point has an outcome yet.
     """
@@ -188,20 +186,18 @@ def write_plan(folder: str | Path, goal: Goal) -> list[Path]:
     if not len(results.done):
         raise RunError(f"{folder} holds no point that has an outcome: there is nothing to plan from.")
     needs = find_needs(results.table, goal)
-    write_text(folder / PLAN_FILE, plan_table(needs).to_csv(index=False))
     figure = planned_recording(results, goal)
-    with replacing(folder / FIGURE_FILE) as temporary:
-        figure.savefig(temporary, format="png")
+    files = save_figures(folder, {FIGURE_FILE: figure})
     sections = [
         Section("What to record", answer(needs, goal)),
         Section("How it was found", _settings(results)),
         Section("The curves", figure=figure, caption=CAPTION),
         Section("Images that reach the target", [TABLE], table=_readable(plan_table(needs))),
-        *_failures(results),
-        _all_points(results),
+        *failures(results),
+        all_points(results),
     ]
     title = f"How many neurons and images for FEV {goal.fev:.2f}"
-    return [folder / PLAN_FILE, folder / FIGURE_FILE, write_page(folder / PAGE_FILE, title, sections)]
+    return [*files, write_page(folder / PAGE_FILE, title, sections)]
 
 
 def _settings(results: GridResults) -> list[str]:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from whatwhere.checks import check_finite, check_ndim, some_of
+from whatwhere.checks import check_finite, check_ndim, check_positions
 from whatwhere.errors import InputError
 from whatwhere.report.style import (
     COLOURS,
@@ -78,18 +78,15 @@ def example_neurons(scores: np.ndarray) -> dict[str, int]:
     return {name: int(chosen.get(name, order[0])) for name in names}
 
 
-def chosen_neurons(neurons: Any, n_neurons: int, most: int) -> list[int]:
+def panel_neurons(neurons: Any, n_neurons: int, most: int) -> np.ndarray:
     """Positions that a user asked for, at least one and at most so many; `InputError` where one is not there.
 
-    >>> chosen_neurons([7, 2], 8, most=4)
-    [7, 2]
+    >>> panel_neurons([7, 2], 8, most=4)
+    array([7, 2])
     """
-    chosen = [int(neuron) for neuron in np.asarray(neurons).ravel()]
-    if not 0 < len(chosen) <= most:
+    chosen = check_positions("neurons", neurons, n_neurons, "neuron")
+    if len(chosen) > most:
         raise InputError(f"neurons holds {len(chosen)} positions: expected 1 to {most}, a panel for each.")
-    wrong = [neuron for neuron in chosen if not 0 <= neuron < n_neurons]
-    if wrong:
-        raise InputError(f"neurons holds {some_of(wrong)}: expected positions from 0 to {n_neurons - 1}.")
     return chosen
 
 

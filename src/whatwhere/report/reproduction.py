@@ -11,18 +11,24 @@ from whatwhere.experiments.fig1 import ONE, SHARED
 from whatwhere.experiments.fig4 import TYPES
 from whatwhere.experiments.grid import GridResults, read_grid
 from whatwhere.experiments.paper_numbers import FIGURE_1, FIGURE_4, figure_3b
-from whatwhere.experiments.points import FAILED
-from whatwhere.files import replacing
 from whatwhere.report import figure1 as one
 from whatwhere.report import figure3 as three
 from whatwhere.report.figure4 import cell_types
 from whatwhere.report.figure_types import report_types
 from whatwhere.report.page import Section, write_page
 from whatwhere.report.reproduction5 import report_fig5, report_fig5e
-from whatwhere.report.reproduction_parts import Report, calibrations, heading, listed
+from whatwhere.report.reproduction_parts import (
+    PAGE_FILE,
+    Reproduction,
+    all_points,
+    calibrations,
+    failures,
+    heading,
+    listed,
+)
 from whatwhere.report.scale import report_scale
+from whatwhere.report.style import save_figures
 
-PAGE_FILE = "page.html"
 NEAR = 0.05  # of FEV: what counts as the paper's number
 SETTINGS = (
     "Stimuli, population, noise and split are the paper's: white noise, one kernel shifted, N(r, sqrt|r|), mean |r| of"
@@ -31,7 +37,7 @@ SETTINGS = (
 )
 
 
-def write_report(folder: Path) -> list[Path]:
+def write_reproduction(folder: Path) -> list[Path]:
     """Draws the figures of the experiment that a folder holds and writes its page; returns the files.
 
     Raises `RunError` where no point of it has an outcome yet.
@@ -40,19 +46,15 @@ def write_report(folder: Path) -> list[Path]:
     if not len(results.done):
         raise RunError(f"{folder} holds no point that has an outcome: there is nothing to draw.")
     report = REPORTS[results.asked["experiment"]](results)
-    files = []
-    for name, (figure, _) in report.figures.items():
-        files.append(folder / f"{name}.png")
-        with replacing(files[-1]) as temporary:
-            figure.savefig(temporary, format="png")
+    files = save_figures(folder, {f"{name}.png": figure for name, (figure, _) in report.figures.items()})
     drawn = [
         Section(heading(name), figure=figure, caption=caption) for name, (figure, caption) in report.figures.items()
     ]
-    sections = [*report.before, *drawn, *report.after, *_failures(results), _all_points(results)]
+    sections = [*report.before, *drawn, *report.after, *failures(results), all_points(results)]
     return [*files, write_page(folder / PAGE_FILE, report.title, sections)]
 
 
-def report_fig1(results: GridResults) -> Report:
+def report_fig1(results: GridResults) -> Reproduction:
     """The thought experiment: with as many responses the shared model is as good as the one neuron's."""
     shifts = _shifts(results)
     caption = (
@@ -65,7 +67,7 @@ def report_fig1(results: GridResults) -> Report:
         "In the table the shared model with D images stands beside one neuron with n D, and n independent models with D"
         " beside one neuron with D, as far as both were measured: the claim is that the differences are 0.",
     )
-    return Report(
+    return Reproduction(
         "Figure 1: sharing one model is worth as many times the data as there are neurons",
         {"figure1": (one.thought_experiment(results), caption)},
         [Section("What is shown", text)],
@@ -95,7 +97,7 @@ def _shifts(results: GridResults) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def report_fig3(results: GridResults) -> Report:
+def report_fig3(results: GridResults) -> Reproduction:
     """FEV beside the paper's curves."""
     beside = _beside_the_paper(results)
     known = beside.dropna(subset=["paper"])
@@ -121,7 +123,7 @@ def report_fig3(results: GridResults) -> Report:
         " paper's own, for responses as they are). The network has an offset for each neuron, the linear models have"
         " none.",
     ]
-    return Report(
+    return Reproduction(
         "Figure 3: feature sharing in a homogeneous linear population",
         {"figure3": (three.homogeneous_population(results), caption), **calibrations(results)},
         [Section("What is shown", [SETTINGS, count])],
@@ -161,7 +163,7 @@ def _verdict(below: pd.DataFrame) -> str:
     return f"More than {NEAR} below the paper's: {named}."
 
 
-def report_fig4(results: GridResults) -> Report:
+def report_fig4(results: GridResults) -> Reproduction:
     """Types and kernels found, for every population measured."""
     columns = {
         "model": "population",
@@ -204,7 +206,7 @@ def report_fig4(results: GridResults) -> Report:
         f" {options['feature_l1']:g} on feature weights, for responses of unit variance. The paper's are 0.01 and 0.04"
         " for responses and weights of any scale.",
     ]
-    return Report(
+    return Reproduction(
         "Figure 4: cell types, found by the kernels that neurons choose",
         figures,
         [Section("What is shown", text), Section("The paper's result and what was measured", table=table)],
@@ -212,20 +214,7 @@ def report_fig4(results: GridResults) -> Report:
     )
 
 
-def _failures(results: GridResults) -> list[Section]:
-    failed = results.table[results.table["status"] == FAILED]
-    if not len(failed):
-        return []
-    columns = ["model", "n_neurons", "n_images", "seed", "reason"]
-    return [Section("Points that failed", ["They are tried again with --resume."], table=failed[columns])]
-
-
-def _all_points(results: GridResults) -> Section:
-    table = results.done.drop(columns=["status", "reason"])
-    return Section("All points", ["As in results.csv. Seconds are those of the fit."], table=table)
-
-
-REPORTS: dict[str, Callable[[GridResults], Report]] = {
+REPORTS: dict[str, Callable[[GridResults], Reproduction]] = {
     "fig1": report_fig1,
     "fig3": report_fig3,
     "fig4": report_fig4,

@@ -9,7 +9,7 @@ from whatwhere.experiments.grid import GridResults
 from whatwhere.experiments.paper_numbers import FIGURE_5B_GLM, FIGURE_5E, FIGURE_5E_IMAGES, figure_5b
 from whatwhere.report import figure5 as five
 from whatwhere.report.page import Section
-from whatwhere.report.reproduction_parts import Report, calibrations, listed
+from whatwhere.report.reproduction_parts import Reproduction, calibrations, listed
 
 _FOUND = (
     "Right type: the share of units whose largest feature weight is their type's feature map. Places are compared after"
@@ -17,7 +17,7 @@ _FOUND = (
 )
 
 
-def report_fig5(results: GridResults) -> Report:
+def report_fig5(results: GridResults) -> Reproduction:
     """Units of VGG-19: FEV beside the paper's curves, types and places found."""
     rows = [
         {
@@ -48,7 +48,7 @@ def report_fig5(results: GridResults) -> Report:
         f" mean rate 0.1, noise N(r, sqrt r). {_stimuli(results)}",
         f"The paper's GLM saturates near {FIGURE_5B_GLM}. The posterior readout is not in the paper.",
     )
-    return Report(
+    return Reproduction(
         "Figure 5: a nonlinear feature space, learned",
         {"figure5": (five.nonlinear_population(results), caption), **calibrations(results)},
         [Section("What is shown", text)],
@@ -60,7 +60,7 @@ def report_fig5(results: GridResults) -> Report:
     )
 
 
-def report_fig5e(results: GridResults) -> Report:
+def report_fig5e(results: GridResults) -> Reproduction:
     """FEV by the number of types, beside the paper's."""
     rows = []
     done = results.done.astype({"n_types": int})
@@ -86,7 +86,7 @@ def report_fig5e(results: GridResults) -> Report:
         "The paper: the fully connected readout falls with the number of types, the others do not.",
     )
     caption = "Medians over seeds, bars the range, clipped at 0."
-    return Report(
+    return Reproduction(
         "Figure 5E: populations of many types",
         {"figure5e": (five.numbers_of_types(results), caption)},
         [Section("What is shown", text)],

@@ -7,13 +7,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from whatwhere.experiments.grid import GridResults
+from whatwhere.experiments.points import FAILED
 from whatwhere.report.calibration import reliability
 from whatwhere.report.page import Section
 from whatwhere.simulation.recovery import CURVE, Coverage
 
+PAGE_FILE = "page.html"
+
 
 @dataclass(frozen=True)
-class Report:
+class Reproduction:
     """Figures by file name, each with a caption, and the sections of the page that stand around them."""
 
     title: str
@@ -58,3 +61,18 @@ def heading(name: str) -> str:
 def listed(results: GridResults, column: str) -> str:
     """The different values of a column, sorted, with commas between."""
     return ", ".join(str(value) for value in sorted(results.done[column].unique()))
+
+
+def failures(results: GridResults) -> list[Section]:
+    """The points that failed with their reasons, a section where there are any."""
+    failed = results.table[results.table["status"] == FAILED]
+    if not len(failed):
+        return []
+    columns = ["model", "n_neurons", "n_images", "seed", "reason"]
+    return [Section("Points that failed", ["They are tried again with --resume."], table=failed[columns])]
+
+
+def all_points(results: GridResults) -> Section:
+    """The table of all points that have an outcome."""
+    table = results.done.drop(columns=["status", "reason"])
+    return Section("All points", ["As in results.csv. Seconds are those of the fit."], table=table)

@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 from whatwhere.config import WHOLE_EVERY
 from whatwhere.experiments.grid import GridResults
 from whatwhere.report.page import Section
-from whatwhere.report.reproduction_parts import Report
+from whatwhere.report.reproduction_parts import Reproduction
 from whatwhere.report.style import COLOURS, SMALL, WIDTH, dress, new_figure
 
 _GIB = 2**30
 _FLOAT = 4  # bytes
 
 
-def report_scale(results: GridResults) -> Report:
+def report_scale(results: GridResults) -> Reproduction:
     """Seconds per epoch of whole and of sparse masks, and what memory was taken."""
     options = results.asked
     text = (
@@ -29,7 +29,7 @@ def report_scale(results: GridResults) -> Report:
         "Left: an epoch, by the steps timed. Right: the file, its responses, which are held in memory (32 bits each),"
         " and the most that the process had in memory at once, from simulation to the last step."
     )
-    return Report(
+    return Reproduction(
         "Scale: thousands of neurons, and more images than memory",
         {"scale": (time_and_memory(results), caption)},
         [Section("What is shown", text)],

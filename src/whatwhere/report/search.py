@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from whatwhere.report.style import COLOURS, GREY, SMALL, WIDTH, dress, new_figure, padded_limits
+from whatwhere.report.style import COLOURS, GREY, SMALL, WIDTH, dress, new_figure, padded_limits, save_figures
 from whatwhere.search import SearchResult, Space
 from whatwhere.search.space import Range
 from whatwhere.search.study import DONE, PRUNED
@@ -22,19 +22,14 @@ IMPORTANCE_FILE, SLICES_FILE, COURSE_FILE = "importance.png", "slices.png", "cou
 _LOSS = "validation loss"
 
 
-def write_figures(result: SearchResult, space: Space, folder: Path) -> list[Path]:
-    """Writes the three figures into a folder; those of fewer points than they need are left out."""
+def draw_search(result: SearchResult, space: Space, folder: Path) -> list[Path]:
+    """Writes the three figures into a folder; those of fewer points than they need are left out, and removed."""
     figures = {
         IMPORTANCE_FILE: importance_figure(result.importance) if result.importance else None,
         SLICES_FILE: slices_figure(result.table, space) if ended(result.table).shape[0] else None,
         COURSE_FILE: course_figure(result.table) if ended(result.table).shape[0] > 1 else None,
     }
-    written = []
-    for name, figure in figures.items():
-        if figure is not None:
-            figure.savefig(folder / name)
-            written.append(folder / name)
-    return written
+    return save_figures(folder, figures)
 
 
 def ended(table: pd.DataFrame) -> pd.DataFrame:

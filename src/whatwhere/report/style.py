@@ -1,6 +1,7 @@
 """How every figure looks: sizes and colours, set here once, matplotlib's global state left alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+
+from whatwhere.files import replacing
 
 WIDTH = 7.2  # inches, two columns of a journal
 TEXT = 9.0  # points
@@ -30,6 +33,23 @@ DIVERGING = "RdBu_r"  # signed: white is zero, blue below, red above
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that size in inches, whose parts keep out of each other's way."""
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+
+
+def save_figures(folder: Path, figures: Mapping[str, Figure | None]) -> list[Path]:
+    """Writes figures by file name as PNG, each whole or not at all; returns the files.
+
+    Where a figure is None, what stands there of its name is removed: it is of something else. Raises `WriteError` where
+    the folder cannot be written.
+    """
+    files = []
+    for name, figure in figures.items():
+        if figure is None:
+            (folder / name).unlink(missing_ok=True)
+            continue
+        files.append(folder / name)
+        with replacing(files[-1]) as temporary:
+            figure.savefig(temporary, format="png")
+    return files
 
 
 def dress(axes: Axes, *, x: str = "", y: str = "", title: str = "", frame: bool = False, size: float = TEXT) -> None:

@@ -10,7 +10,7 @@ from whatwhere.experiments.paper_numbers import TABLE_1_SCANS
 from whatwhere.experiments.table1 import AVERAGE, Table1, paper_form
 from whatwhere.report.page import Section, write_page
 from whatwhere.report.score_scatter import score_scatter
-from whatwhere.report.style import COLOURS, SMALL, WIDTH, dress, new_figure
+from whatwhere.report.style import COLOURS, SMALL, WIDTH, dress, new_figure, save_figures
 
 FIGURE_FILE, PAGE_FILE = "table1.png", "page.html"
 _LABEL = "correlation with the repeat-averaged response"
@@ -20,8 +20,8 @@ FIRST = "factorized"
 def write_table1(table: Table1, folder: Path) -> list[Path]:
     """Writes the figure and the page; returns the files."""
     figure = table_figure(table.results)
-    figure.savefig(folder / FIGURE_FILE)
-    return [folder / FIGURE_FILE, write_page(folder / PAGE_FILE, "Table 1: models compared", _sections(table, figure))]
+    files = save_figures(folder, {FIGURE_FILE: figure})
+    return [*files, write_page(folder / PAGE_FILE, "Table 1: models compared", _sections(table, figure))]
 
 
 def table_figure(results: pd.DataFrame) -> Figure:

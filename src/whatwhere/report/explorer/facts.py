@@ -3,36 +3,28 @@
 from typing import Any
 
 from whatwhere.exploration import Explored, ExploredRun
+from whatwhere.metrics import SCORES
 
-_LABELS = {
-    "correlation": "Correlation",
-    "single_trial_correlation": "Single-trial correlation",
-    "fev": "FEV",
-    "feve": "FEVE",
-    "explainable_variance": "Explainable variance",
-    "normalized_noise_power": "Normalised noise power",
-    "oracle": "Oracle",
-    "normalized_correlation": "Normalised correlation",
-    "noise_ceiling": "Noise ceiling",
-    "log_likelihood_bits_per_spike": "Bits per spike",
-}
-_MEANINGS = {
-    "correlation": "of the prediction with the response averaged over repeats",
-    "single_trial_correlation": "of the prediction with the responses in single trials",
-    "fev": "fraction of explainable variance explained, against the true rates",
-    "feve": "fraction of explainable variance explained, corrected for noise",
-    "explainable_variance": "share of the variance that repeats with the image",
-    "normalized_noise_power": "noise variance over total variance",
-    "oracle": "correlation of each trial with the mean of the others",
-    "normalized_correlation": "correlation over the noise ceiling",
-    "noise_ceiling": "the correlation that a perfect model would reach",
-    "log_likelihood_bits_per_spike": "Poisson log-likelihood over that of the mean rate",
+_WORDS = {  # of each score: what it is called, and what it means
+    "correlation": ("Correlation", "of the prediction with the response averaged over repeats"),
+    "single_trial_correlation": ("Single-trial correlation", "of the prediction with the responses in single trials"),
+    "fev": ("FEV", "fraction of explainable variance explained, against the true rates"),
+    "feve": ("FEVE", "fraction of explainable variance explained, corrected for noise"),
+    "explainable_variance": ("Explainable variance", "share of the variance that repeats with the image"),
+    "normalized_noise_power": ("Normalised noise power", "noise variance over total variance"),
+    "oracle": ("Oracle", "correlation of each trial with the mean of the others"),
+    "normalized_correlation": ("Normalised correlation", "correlation over the noise ceiling"),
+    "noise_ceiling": ("Noise ceiling", "the correlation that a perfect model would reach"),
+    "log_likelihood_bits_per_spike": ("Bits per spike", "Poisson log-likelihood over that of the mean rate"),
 }
 
 
-def score_labels() -> dict[str, dict[str, str]]:
-    """What each score is called, and what it means."""
-    return {name: {"label": label, "meaning": _MEANINGS[name]} for name, label in _LABELS.items()}
+def score_labels() -> dict[str, dict[str, Any]]:
+    """What each score is called, what it means, and whether models can be compared by it."""
+    return {
+        name: {"label": label, "meaning": meaning, "compared": SCORES[name].of_predictions}
+        for name, (label, meaning) in _WORDS.items()
+    }
 
 
 def recording_facts(explored: Explored) -> list[list[str]]:

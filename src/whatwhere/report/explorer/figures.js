@@ -80,14 +80,13 @@ function drawMask(canvas, i) {
 function drawPosterior(canvas, i) {
   const spec = state.run.masks, cell = cellOf(spec, i);
   if (!cell) return "";
-  const highest = unpack(spec.posterior.highest)[i];
+  const [highest, entropy, region] = ["highest", "entropy", "region"].map((name) => unpack(spec.posterior[name])[i]);
   const picture = pixelCanvas(cell.width, cell.height, (data, at, k) => {
     const colour = 3 * cell.data[4 * k + 1];
     for (let c = 0; c < 3; c++) data[at + c] = MAPS.amount[colour + c];
   });
   const inside = Uint8Array.from({ length: cell.width * cell.height }, (_, k) => (cell.data[4 * k + 2] > 127 ? 1 : 0));
   drawPiece(canvas, picture, spec, i, { outline: { inside, width: cell.width, height: cell.height } });
-  const [entropy, region] = state.run.amounts.slice(0, 2).map((amount) => unpack(amount.values)[i]);
   const percent = Math.round(100 * spec.posterior.level);
   return `Framed, ${counted(region, "pixel")}: where it is with ${percent} % probability. `
     + `Most probable pixel ${(100 * highest).toFixed(0)} %, uncertainty ${entropy.toFixed(2)} nats.`;
@@ -99,7 +98,7 @@ function drawFieldOf(canvas, i) {
   const n = spec.channels, width = cell.width / n;
   if (n === 1) drawPiece(canvas, signedCanvas(cell), spec, i);
   else drawChannels(canvas, cell, n, width, widthOf(canvas.parentElement));
-  const channels = n > 1 ? ` Channels 1 to ${n} from left to right.` : "";
+  const channels = n > 1 ? ` Channels 0 to ${n - 1} from left to right.` : "";
   return `Red: brighter excites it; blue: darker does. ${sentence(rangeText(spec, i, cell.height, width))}.${channels}`;
 }
 
@@ -252,11 +251,10 @@ function kernelFigure(k, text) {
 // The test images with the largest values, as small pictures.
 function drawImages(holder, i, which) {
   const found = responsesOf(i), values = found[which], pictures = state.run.held.thumbnails;
-  const n = state.run.held.thumbnailCount;
-  const order = Array.from({ length: n }, (_, k) => k).filter((k) => Number.isFinite(values[k]));
+  const pictured = state.run.held.pictured, order = pictured.filter((k) => Number.isFinite(values[k]));
   order.sort((a, b) => values[b] - values[a]);
   holder.replaceChildren(...order.slice(0, 6).map((k) => {
-    const cell = cellOf(pictures, k);
+    const cell = cellOf(pictures, pictured.indexOf(k));
     if (!cell) return "";
     const canvas = make("canvas", { role: "img", class: "pixels", "aria-label": `Test image ${state.run.held.rows[k]}` });
     const source = plainCanvas(cell);

@@ -8,7 +8,7 @@ function setUpComparison() {
     button.addEventListener("click", () => chooseRun(run));
     byId("runs").append(button);
   });
-  const scores = Object.keys(page.scoreLabels).filter((name) => runs.filter((run) => name in run.scores).length > 1);
+  const scores = Object.keys(page.scoreLabels).filter((name) => page.scoreLabels[name].compared && runs.filter((run) => name in run.scores).length > 1);
   if (!scores.length) return;
   byId("comparison").hidden = false;
   for (const [id, names, value] of [["compare-x", runs.map((run) => run.name), 1], ["compare-y", runs.map((run) => run.name), 0]]) {
@@ -80,7 +80,8 @@ function chooseInComparison(canvas, event) {
 }
 
 function fillTables(scores) {
-  const shown = scores.filter((name) => name === byId("compare-score").value || ["correlation", "fev", "feve", "normalized_correlation"].includes(name)).slice(0, 4);
+  const chosen = byId("compare-score").value, main = ["correlation", "fev", "feve", "normalized_correlation"];
+  const shown = [...new Set([chosen, ...scores.filter((name) => main.includes(name))])].slice(0, 4);
   const cell = (entry) => {
     if (!entry || entry.mean === null) return make("td", { text: "–" });
     return make("td", {}, make("b", { text: number(entry.mean) }), make("br"), make("span", { class: "note", text: intervalText(entry) }));

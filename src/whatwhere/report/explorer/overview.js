@@ -70,7 +70,7 @@ function buildPopulation() {
   if (run.kernels) {
     const holder = make("div", { class: "kernels" });
     room.append(make("figure", { class: "full" }, make("h3", { text: "Kernels of the first layer" }), holder,
-      make("figcaption", { text: `Each on a scale of its own: white is zero, red positive, blue negative.${run.kernels.channels > 1 ? ` Channels 1 to ${run.kernels.channels} of each from left to right.` : ""}` })));
+      make("figcaption", { text: `Below each its number, as in the arrays from 0. Each on a scale of its own: white is zero, red positive, blue negative.${run.kernels.channels > 1 ? ` Channels 0 to ${run.kernels.channels - 1} of each from left to right.` : ""}` })));
     population.kernels = holder;
     drawKernels();
   }
@@ -81,7 +81,7 @@ function buildPopulation() {
 function drawKernels() {
   const { kernels } = state.run;
   if (!population.kernels) return;
-  population.kernels.replaceChildren(...Array.from({ length: kernels.n }, (_, k) => kernelFigure(k, "")).filter(Boolean));
+  population.kernels.replaceChildren(...Array.from({ length: kernels.n }, (_, k) => kernelFigure(k, String(k))).filter(Boolean));
 }
 
 function drawHistogram() {

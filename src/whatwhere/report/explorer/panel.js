@@ -29,10 +29,11 @@ function buildPanel() {
     if (run.kernelsAreFeatures) addRow(part, "Kernels of the features it weighs most", (holder, i) => drawFeatures(holder, i));
   }
   if (run.held && run.held.thumbnails) {
+    const n = run.held.pictured.length, among = n < run.held.nImages ? `, of the ${n.toLocaleString("en")} with a picture` : "";
     const rows = [["observed", "Test images it responded to most"], ["predicted", "Test images predicted to excite it most"]].map(([which, title]) => {
       const holder = make("div", { class: "pictures" });
       panel.parts.push({ holder, drawRow: (one, i) => drawImages(one, i, which) });
-      return [make("h3", { text: title }), holder];
+      return [make("h3", { text: title + among }), holder];
     });
     const together = run.barcode && pieces.length === 1;  // five figures would leave a hole
     room.append(...(together ? [rows.flat()] : rows).map((parts) => make("figure", {}, ...parts)));
@@ -127,7 +128,7 @@ function fillHint(hint, canvas, k) {
   const short = (value) => value.toPrecision(3).replace("-", "−");
   const repeats = held.repeats[k] > 1 ? ` (mean of ${held.repeats[k]})` : "";
   hint.replaceChildren(`Image ${held.rows[k]}: observed ${short(found.observed[k])}${repeats}, predicted ${short(found.predicted[k])}`);
-  const cell = held.thumbnails && k < held.thumbnailCount ? cellOf(held.thumbnails, k) : null;
+  const picture = held.pictured.indexOf(k), cell = picture >= 0 ? cellOf(held.thumbnails, picture) : null;
   if (cell) {
     const small = make("canvas", { class: "pixels", "aria-hidden": "true" }), source = plainCanvas(cell);
     small.width = source.width;

@@ -9,7 +9,8 @@ import pandas as pd
 from whatwhere.exploration import Cropped, Explored, ExploredRun
 from whatwhere.report.explorer.facts import facts_of, recording_facts, score_labels
 from whatwhere.report.explorer.packing import packed, sheets, signed_bytes, unsigned_bytes, within_limits
-from whatwhere.run_data import HeldResponses, shrunken, spaced
+from whatwhere.rows import spaced
+from whatwhere.run_data import HeldResponses, shrunken
 
 MOST_BYTES = 15 * 2**20
 """Of pictures and responses of all neurons and runs, before they are compressed and written as text."""
@@ -54,7 +55,7 @@ def _run(run: ExploredRun, most: float) -> dict[str, Any]:
         "held": None if run.held is None else _held(run.held, budget["held"]),
         "history": _history(run.history),
         "attention": run.attention,
-        "absent": run.absent,
+        "absent": [*run.absent, *_of_too_many_kinds(run)],
         "facts": facts_of(run),
         "settings": run.settings,
         "command": run.command,
@@ -81,6 +82,17 @@ def _groups(run: ExploredRun) -> list[dict[str, Any]]:
                 _group(label, [f"{value:.0f}" if np.isfinite(value) else None for value in column.astype(float)])
             )
     return found
+
+
+def _of_too_many_kinds(run: ExploredRun) -> list[str]:
+    """What is not shown for this: texts that differ in nearly every neuron, such as identifiers."""
+    columns = _own_columns(run.metadata)
+    many = {name: column.nunique() for name, column in columns if not _is_number(column)}
+    return [
+        f"{name} of the recording's neurons: {n_kinds:,} different texts, at most {_MOST_KINDS} can be told apart"
+        for name, n_kinds in many.items()
+        if n_kinds > _MOST_KINDS
+    ]
 
 
 def _own_columns(metadata: pd.DataFrame) -> list[tuple[str, Any]]:
@@ -174,7 +186,12 @@ def _masks(run: ExploredRun, most: float) -> dict[str, Any] | None:
         "step": masks.step,
         "limits": packed(limits),
         "signed": bool((masks.values < 0).any()),
-        "posterior": {"level": run.posterior.level, "highest": packed(run.posterior.highest)},
+        "posterior": {
+            "level": run.posterior.level,
+            "highest": packed(run.posterior.highest),
+            "entropy": packed(run.posterior.entropy),
+            "region": packed(run.posterior.region_pixels),
+        },
     }
 
 
@@ -208,13 +225,12 @@ def _kernels(kernels: np.ndarray) -> dict[str, Any]:
 
 def _held(held: HeldResponses, most: float) -> dict[str, Any]:
     """Points of each neuron's scatter, an image a point; of more than there is room for, evenly spaced ones."""
-    n_points = int(min(_MOST_POINTS, max(20, most / 3)))
-    kept = spaced(len(held.rows), n_points)
+    kept = _points(held, int(min(_MOST_POINTS, max(20, most / 3))))
     arrays = [held.predictions[kept].T, held.observed[kept].T]
     n_bytes = int(most * held.predictions.shape[1])
     codes, low, high, kind = within_limits(arrays, n_bytes * 2 // 3)
     errors, error_limits = unsigned_bytes(held.errors[kept].T)
-    shown = kept[kept < len(held.thumbnails)]
+    _, shown, pictured = np.intersect1d(held.pictured, kept, assume_unique=True, return_indices=True)
     return {
         "rows": held.rows[kept].tolist(),
         "nImages": held.n_images,
@@ -226,9 +242,18 @@ def _held(held: HeldResponses, most: float) -> dict[str, Any]:
         "errors": packed(errors, "u1"),
         "errorLimits": packed(error_limits),
         "hasErrors": bool(np.isfinite(held.errors).any()),
-        "thumbnailCount": len(shown),
+        "pictured": pictured.tolist(),
         "thumbnails": _pictures(held.thumbnails[shown]) if len(shown) else None,
     }
+
+
+def _points(held: HeldResponses, most: int) -> np.ndarray:
+    """Positions of at most so many images: of more, evenly spaced ones, up to half of them of those with a picture."""
+    if len(held.rows) <= most:
+        return np.arange(len(held.rows))
+    pictured = held.pictured[spaced(len(held.pictured), most // 2)]
+    others = np.setdiff1d(np.arange(len(held.rows)), pictured)
+    return np.union1d(pictured, others[spaced(len(others), most - len(pictured))])
 
 
 def _history(history: pd.DataFrame) -> dict[str, Any] | None:

@@ -9,10 +9,8 @@ function tell(event) { for (const listener of listeners[event]) listener(); }
 
 // Another neuron of the run, by its position.
 function choose(neuron, { say = true } = {}) {
-  performance.mark("choose");
   state.neuron = neuron;
   tell("neuron");
-  performance.measure("choose", "choose");
   if (say) byId("live").textContent = saidOf(state.run, neuron);
 }
 
