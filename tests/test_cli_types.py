@@ -17,7 +17,7 @@ import yaml
 import whatwhere as ww
 from whatwhere.celltypes import find_types, model_barcodes, types_of_run
 from whatwhere.celltypes.options import TypeOptions
-from whatwhere.errors import InputError, OptionError
+from whatwhere.errors import InputError, OptionError, WriteError
 from whatwhere.estimators import CNN
 from whatwhere.runs import fit_run
 
@@ -243,6 +243,11 @@ def test_a_number_of_refits_below_one_is_refused(folder: Path, session: ww.Recor
     with pytest.raises(OptionError, match="refits must be at least 1, got -1"):
         types_of_run(folder / "run", recording=session, refits=-1)
     assert not (folder / "run" / "types.json").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_refits(folder: Path, session: ww.Recording) -> None:
+    with pytest.raises(WriteError, match=r"small.yaml/types cannot be made \(Not a directory\): choose another folder"):
+        types_of_run(folder / "run", folder / "small.yaml" / "types", session, refits=1)
 
 
 def test_neurons_drawn_for_a_fit_are_found_in_the_whole_recording(tmp_path: Path, session: ww.Recording) -> None:

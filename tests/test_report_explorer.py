@@ -137,6 +137,18 @@ def test_large_whole_numbers_stay_as_they_are(run: Path) -> None:
     np.testing.assert_array_equal(unpacked(amounts[0]["values"]), many)
 
 
+def test_the_lowest_loss_of_a_long_fit_is_shown(run: Path) -> None:
+    losses = np.full(1000, 2.0)
+    losses[[0, 501]] = np.nan, 1.0  # the lowest between two rows that are evenly spaced
+    table = {"step": np.arange(1000), "learning_rate": 0.1, "training_loss": 3.0, "validation_loss": losses}
+    history = shown(run, history=pd.DataFrame(table))["history"]
+    (fit,) = history["candidates"]
+    assert len(fit["step"]) == len(fit["validation_loss"]) <= 401
+    assert fit["step"] == sorted(fit["step"])
+    found = dict(zip(fit["step"], fit["validation_loss"], strict=True))
+    assert (found[0], found[501], found[999]) == (None, 1.0, 2.0)
+
+
 def test_what_the_policy_names_is_what_is_there_and_all_else_is_forbidden(run: Path) -> None:
     html = document(explore_runs([run]))
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html)[1]

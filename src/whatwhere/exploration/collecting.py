@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,18 @@ def explore_models(models: Mapping[str, Estimator], recording: Recording, extras
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """The names, those that come again with a number.
+    """The names, those that come again with the first number that is free.
 
-    >>> _distinct(["run", "run", "other"])
-    ['run', 'run (2)', 'other']
+    >>> _distinct(["run", "run", "other", "run (2)"])
+    ['run', 'run (3)', 'other', 'run (2)']
     """
-    seen: dict[str, int] = {}
-    found = []
+    taken = set(names)
+    found: list[str] = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+        if name in found:
+            name = next(free for number in count(2) if (free := f"{name} ({number})") not in taken)
+            taken.add(name)
+        found.append(name)
     return found
 
 

@@ -236,7 +236,7 @@ def _history(history: pd.DataFrame) -> dict[str, Any] | None:
     if "step" in history and len(history):
         candidates = []
         for number, part in _by_candidate(history):
-            some = part.iloc[spaced(len(part), _MOST_CHECKS)]
+            some = part.iloc[_checks(part["validation_loss"])]
             columns = {name: _finite(some[name]) for name in ("step", "training_loss", "validation_loss")}
             candidates.append({"number": int(number), **columns, "rate": _finite(some["learning_rate"])})
         return {"kind": "steps", "candidates": candidates}
@@ -245,6 +245,13 @@ def _history(history: pd.DataFrame) -> dict[str, Any] | None:
         rows = {name: _finite(history[name]) for name in names}
         return {"kind": "strengths", "names": names, "values": rows, "losses": _finite(history["validation_loss"])}
     return None
+
+
+def _checks(losses: Any) -> np.ndarray:
+    """Which rows of a long history are shown: evenly spaced ones, and that of the lowest loss."""
+    values = np.asarray(losses, float)
+    best = np.where(np.isfinite(values), values, np.inf).argmin()
+    return np.union1d(spaced(len(values), _MOST_CHECKS), best)
 
 
 def _by_candidate(history: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
