@@ -67,6 +67,7 @@ def test_all_experiments_on_some_neurons_with_the_recordings_images(run: Callabl
         (["--no-fields", "--no-gratings"], 2, "no experiment is asked for"),
         (["--no-gratings", "--sizes"], 2, "sizes are tested with the gratings"),
         (["--smoothness", "2"], 2, "smoothness: of most exciting images, which are not asked for: add --mei."),
+        (["--seed", "0"], 2, "--seed has nothing to act on without --neurons or --mei: leave it out."),
         (["--format", "npz"], 2, "is of a recording, and none is given"),
         (["--mei", "--pixel-range", "2", "1"], 2, "the highest of pixel_range must be a number above 2, got 1"),
         (["--mei", "--pixel-range", "0", "1"], 2, "is not within pixel_range"),

@@ -236,7 +236,16 @@ def test_fields_are_found_where_none_of_all_neurons_were_written(
     expected = study(model, StudyOptions(gratings=None)).fields
     np.testing.assert_array_equal(run.field.values, expected.values)
     np.testing.assert_array_equal(run.field.edges, expected.corners - 0.5)
+    assert run.field.made is None
     monkeypatch.setattr(parts, "MOST_FIELDS", 3)
+    run = explore_runs([tmp_path]).runs[0]
+    np.testing.assert_array_equal(run.field.made, [neuron == "n3" for neuron in model.neurons_])
+    np.testing.assert_array_equal(run.field.values[run.field.made], np.ones((1, 1, 2, 2)))
+    assert not run.field.values[~run.field.made].any()
+    np.testing.assert_array_equal(run.field.edges[run.field.made], [[-0.5, -0.5]])
+    reason = "no linearised fields of 3 of 4 neurons: `whatwhere insilico` has written those of the others alone"
+    assert any(line.startswith(reason) for line in run.absent)
+    (tmp_path / "fields.npz").unlink()
     run = explore_runs([tmp_path]).runs[0]
     assert run.field is None
     assert any("no linearised fields: of more than" in line for line in run.absent)

@@ -141,7 +141,7 @@ def _run(
     weights, kernels, same = feature_parts(model)
     field, field_name = filters_of(model), "filter"
     if field is None:
-        field, field_name = extras.fields or linear_fields_of(model), "linearised field"
+        field, field_name = _linearised(model, extras.fields), "linearised field"
     scores = None if table is None else _scores_of(table)
     command = data.facts.get("command", "")
     return ExploredRun(
@@ -177,6 +177,13 @@ def _run(
     )
 
 
+def _linearised(model: Estimator, written: Cropped | None) -> Cropped | None:
+    """Fields of all neurons, those written before those found here; else those of some."""
+    if written is not None and written.made is None:
+        return written
+    return linear_fields_of(model) or written
+
+
 def _scores_of(table: pd.DataFrame) -> pd.DataFrame:
     """The scores, and which predictions and responses are constant, without identifiers and places."""
     return table[[name for name in map(str, table.columns) if name in SCORES or name.startswith("constant_")]]
@@ -195,6 +202,11 @@ def _absent(
         found.append(
             f"no linearised fields: of more than {MOST_FIELDS:,} neurons they are shown once `whatwhere insilico`"
             " has written them into the run's folder"
+        )
+    elif field.made is not None:
+        found.append(
+            f"no linearised fields of {int((~field.made).sum()):,} of {len(field.made):,} neurons: `whatwhere insilico`"
+            " has written those of the others alone (--neurons)"
         )
     if scores is None:
         found.append("no scores: the run was not scored on a test set of two images or more")

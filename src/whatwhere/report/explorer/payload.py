@@ -1,6 +1,7 @@
 """What the page draws from, as plain values for JSON: the names here are those that its script reads."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,7 @@ def _signed(cropped: Cropped, most: float) -> dict[str, Any]:
         "step": cropped.step,
         "limits": packed(limits),
         "signed": bool((cropped.values < 0).any()),
+        "made": None if cropped.made is None else packed(cropped.made, "u1"),
     }
 
 
@@ -147,7 +149,9 @@ def coarser(cropped: Cropped, most: float) -> Cropped:
     """The same with at most so many values a neuron: means over squares of values."""
     n_values = math.prod(cropped.values.shape[1:])
     step = max(1, math.ceil(math.sqrt(n_values / max(most, 1.0))))
-    return cropped if step == 1 else Cropped(shrunken(cropped.values, step), cropped.edges, cropped.step * step)
+    if step == 1:
+        return cropped
+    return replace(cropped, values=shrunken(cropped.values, step), step=cropped.step * step)
 
 
 def _beside(values: np.ndarray) -> np.ndarray:
