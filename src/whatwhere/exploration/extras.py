@@ -1,6 +1,5 @@
 """What other analyses left in a run's folder, and a report shows: cell types, linearised fields, exciting images."""
 
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from whatwhere.estimators import Estimator
 from whatwhere.exploration.crops import whole
 from whatwhere.exploration.explored import Cropped
 from whatwhere.runs import TYPES_TABLE
-from whatwhere.storage import EXCITING_FILE, FIELDS_FILE, read_texts
+from whatwhere.storage import EXCITING_FILE, FIELDS_FILE, read_npz, read_texts
 
 NO_TYPE_NAME = "none"
 
@@ -110,11 +109,9 @@ def _arrays(path: Path, model: Estimator, *names: str) -> tuple[np.ndarray, list
     if not path.exists():
         return None
     try:
-        if not zipfile.is_zipfile(path):  # numpy would leave it open
-            raise zipfile.BadZipFile("no whole .npz file")
-        with np.load(path, allow_pickle=False) as file:
-            arrays, neurons = [np.asarray(file[name], np.float32) for name in names], file["neurons"].tolist()
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        found = read_npz(path, [*names, "neurons"])
+        arrays, neurons = [np.asarray(found[name], np.float32) for name in names], found["neurons"].tolist()
+    except (ValueError, TypeError) as error:
         raise FormatError(f"{path} cannot be read ({error}): expected arrays {', '.join(names)}, neurons.") from None
     places = {name: place for place, name in enumerate(model.neurons_)}
     strangers = [name for name in neurons if name not in places]
