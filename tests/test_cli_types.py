@@ -75,7 +75,14 @@ def test_types_are_written_shown_and_drawn(run: Callable[..., Outcome], folder: 
         assert (folder / "run" / name).read_bytes()[:4] == b"\x89PNG"
     code, _, err = run("run")
     assert code == 4
-    assert "run holds types already: use --overwrite to replace them (refits stay), or another folder" in err
+    refused = "use --overwrite to replace them (refits stay), or another folder"
+    assert f"run holds types already, types.json: {refused}" in " ".join(err.split())
+    (folder / "run" / "types.json").unlink()
+    (folder / "run" / "types.csv").write_text("of another program")
+    code, _, err = run("run")
+    assert code == 4
+    assert f"run holds types already, types.csv: {refused}" in " ".join(err.split())
+    assert (folder / "run" / "types.csv").read_text() == "of another program"
     assert run("run", "--overwrite", "--n-types", "2")[0] == 0
     assert json.loads((folder / "run" / "types.json").read_text())["options"]["n_types"] == 2
 

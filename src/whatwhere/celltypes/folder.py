@@ -152,9 +152,11 @@ def _checked(run: Path, folder: str | Path | None, overwrite: bool) -> Path:
     place = (run if run.is_dir() else run.parent) if folder is None else Path(folder)
     if place.exists() and not place.is_dir():
         raise RunError(f"{place} is a file: choose a folder for the types.")
-    if (place / TYPES_FILE).exists() and not overwrite:
+    there = [name for name in (TYPES_FILE, TYPES_TABLE) if (place / name).exists()]  # the table may be of others
+    if there and not overwrite:
         raise RunError(
-            f"{place} holds types already: use --overwrite to replace them (refits stay), or another folder."
+            f"{place} holds types already, {there[0]}: use --overwrite to replace them (refits stay), or another"
+            " folder."
         )
     return place
 
