@@ -125,6 +125,9 @@ class Estimator(BaseEstimator, ABC):
             "standardisation/mean": self.standardisation_.mean,
             "standardisation/std": self.standardisation_.std,
         }
+        if self.standardisation_.grey is not None and self.standardisation_.contrast is not None:
+            arrays["standardisation/grey"] = self.standardisation_.grey
+            arrays["standardisation/contrast"] = np.array([self.standardisation_.contrast])
         tensors = {**self.tensors(), **{name: torch.tensor(array) for name, array in arrays.items()}}
         return save_model(Path(folder), tensors, description, self.history_)
 
@@ -157,7 +160,7 @@ class Estimator(BaseEstimator, ABC):
             mean, std = (tensors[f"standardisation/{name}"].numpy() for name in ("mean", "std"))
             for name, statistic in (("mean", mean), ("std", std)):
                 expect_shape(f"standardisation/{name}", statistic, (1, 1, 1), image_shape)
-            estimator.standardisation_ = Standardisation(mean, std)
+            estimator.standardisation_ = Standardisation(mean, std, *_looks(tensors, shapes.n_channels))
             expect_shape("neurons", np.array(estimator.neurons_), (shapes.n_neurons,))
             expect_shape("mean_responses", estimator.mean_responses_, (shapes.n_neurons,))
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
@@ -293,6 +296,16 @@ def expect_shape(name: str, array: np.ndarray, *shapes: tuple[int, ...]) -> None
     """Raises `FormatError` unless an array read from a file has one of the shapes."""
     if array.shape not in shapes:
         raise FormatError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}.")
+
+
+def _looks(tensors: dict[str, Tensor], n_channels: int) -> tuple[np.ndarray, float] | tuple[()]:
+    """Grey and contrast of a `Standardisation`, which models of before they were kept lack."""
+    if "standardisation/contrast" not in tensors:
+        return ()
+    grey, contrast = (tensors[f"standardisation/{name}"].numpy() for name in ("grey", "contrast"))
+    expect_shape("standardisation/grey", grey, (n_channels, 1, 1))
+    expect_shape("standardisation/contrast", contrast, (1,))
+    return grey, float(contrast[0])
 
 
 def shapes_of(recording: Recording) -> Shapes:

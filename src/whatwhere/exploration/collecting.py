@@ -21,12 +21,12 @@ from whatwhere.exploration.extras import Extras, read_extras
 from whatwhere.exploration.folders import check_runs
 from whatwhere.exploration.pairing import check_one_recording
 from whatwhere.exploration.parts import (
-    MOST_FIELDS,
     feature_parts,
     filters_of,
     linear_fields_of,
     locations_of,
     where_parts,
+    why_no_fields,
 )
 from whatwhere.metrics import SCORES, interval_over_neurons
 from whatwhere.recording import Recording
@@ -200,8 +200,8 @@ def _absent(
         found.append(f"no map of the visual field: this {model.name} model sees the whole image")
     if field is None:
         found.append(
-            f"no linearised fields: of more than {MOST_FIELDS:,} neurons they are shown once `whatwhere insilico`"
-            " has written them into the run's folder"
+            f"no linearised fields: {why_no_fields(model)} they are shown once `whatwhere insilico --recording` has"
+            " written them into the run's folder"
         )
     elif field.made is not None:
         found.append(
