@@ -21,6 +21,7 @@ from whatwhere.exploration.commands import command_of
 from whatwhere.exploration.crops import around_peaks
 from whatwhere.exploration.parts import filters_of, where_parts
 from whatwhere.insilico import StudyOptions, study
+from whatwhere.recording import with_split
 
 SMALL = {
     "core": {"kernel_sizes": [5], "n_maps": 2},
@@ -197,6 +198,37 @@ def test_a_run_that_keeps_nothing_takes_the_recording(folder: Path, tmp_path: Pa
         "history.csv",
         "model.safetensors",
     ]
+
+
+def test_another_recording_than_was_fitted_is_said_to_be(folder: Path, tmp_path: Path) -> None:
+    """Its identifiers may be the same: those of arrays without any are 0, 1, ..."""
+    model = ww.load_model(folder / "ridge")
+    model.save(tmp_path)
+    given, needle = recording(), "recording is not what the model was fitted to, or not all of it"
+    for told, other in ((True, recording(1)), (False, given), (True, with_split(given, 0.2, 0))):
+        told_of_folder = explore_runs([tmp_path], other).runs[0].attention
+        assert [line.startswith(needle) for line in told_of_folder[:1]] == [told]
+        assert explore_models({tmp_path.name: model}, other).runs[0].attention == told_of_folder
+    more = recording(0, n_neurons=5)
+    part = ww.Ridge(strengths=[1.0]).fit(with_split(more.select_neurons([3, 1]), 0.2, 0))
+    assert part.was_fitted_to(more), "its neurons among others, the split its own"
+    assert not part.was_fitted_to(replace(more, validation=np.arange(80) < 9))
+    assert not part.was_fitted_to(more.select_images(np.arange(40)))
+    with pytest.raises(InputError, match="lacks 1 of the 2 neurons"):
+        part.was_fitted_to(more.select_neurons([3]))
+    assert part.doubt(more.select_neurons([3])).startswith(needle)
+
+
+def test_a_recording_is_taken_for_what_a_run_lacks_and_else_refused(folder: Path, tmp_path: Path) -> None:
+    runs.fit_run(ww.Ridge(strengths=[1.0]), recording(), tmp_path / "run")
+    kept = explore_runs([tmp_path / "run"]).runs[0]
+    with pytest.raises(OptionError, match="the recording has nothing to act on: every run keeps what its report shows"):
+        explore_runs([tmp_path / "run", folder / "ridge"], recording())
+    (tmp_path / "run" / "scores.csv").unlink()
+    assert explore_runs([tmp_path / "run"]).runs[0].scores is None
+    scored = explore_runs([tmp_path / "run"], recording()).runs[0]
+    pd.testing.assert_frame_equal(scored.scores, kept.scores, check_exact=False, rtol=1e-12)
+    assert scored.absent == kept.absent
 
 
 def test_types_fields_and_images_of_other_analyses_are_read(folder: Path, tmp_path: Path, rng) -> None:

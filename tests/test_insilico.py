@@ -183,7 +183,9 @@ def test_a_model_of_an_earlier_version_knows_what_it_standardises_by(tmp_path: P
     np.testing.assert_allclose(as_subject(old).statistics.mean, images[rows].mean(0))
     bare = of_an_earlier_version(ww.Ridge(strengths=[1.0], standardize="none").fit(given), tmp_path / "none")
     for ask in (linear_fields, grating_tuning, find_places):
-        with pytest.raises(InputError, match=r"does not know which grey and contrast .*: give the recording \(--recording"):
+        with pytest.raises(
+            InputError, match=r"does not know which grey and contrast .*: give the recording \(--recording"
+        ):
             ask(bare)
     assert linear_fields(bare, statistics=ImageStatistics.of(images)).values.shape == (4, 2, 12, 17)
 

@@ -318,25 +318,24 @@ def test_arrays_with_a_bit_turned_over_are_the_same_or_refused(tmp_path: Path, s
         path.write_bytes(content)
         try:
             found = read_npz(path, ["numbers", "names"])
-        except FormatError as error:
-            assert str(error).startswith("some.npz cannot be read: ")
+        except FormatError:
             refused += 1
-        else:
-            np.testing.assert_array_equal(found["numbers"], numbers)
-            assert found["names"].tolist() == ["x", "yy"]
+            continue
+        np.testing.assert_array_equal(found["numbers"], numbers)
+        assert found["names"].tolist() == ["x", "yy"]
     assert refused > len(whole) // 6
 
 
 def test_what_is_no_whole_npz_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="absent.npz cannot be read: .*No such file"):
+    with pytest.raises(FormatError, match=r"absent\.npz cannot be read: .*No such file"):
         read_npz(tmp_path / "absent.npz")
     np.save(tmp_path / "one.npy", np.zeros(3))
-    with pytest.raises(FormatError, match="one.npy cannot be read: no whole .npz file"):
+    with pytest.raises(FormatError, match=r"one\.npy cannot be read: no whole \.npz file"):
         read_npz(tmp_path / "one.npy")
     np.savez(tmp_path / "objects.npz", objects=np.array([{}], dtype=object))
-    with pytest.raises(FormatError, match="objects.npz cannot be read: Object arrays cannot be loaded"):
+    with pytest.raises(FormatError, match=r"objects\.npz cannot be read: Object arrays cannot be loaded"):
         read_npz(tmp_path / "objects.npz")
     np.savez(tmp_path / "some.npz", first=np.zeros(3))
     assert list(read_npz(tmp_path / "some.npz")) == ["first"]
-    with pytest.raises(FormatError, match="some.npz cannot be read: 'second is not a file in the archive'"):
+    with pytest.raises(FormatError, match=r"some\.npz cannot be read: 'second is not a file in the archive'"):
         read_npz(tmp_path / "some.npz", ["first", "second"])

@@ -200,7 +200,8 @@ def read_data(folder: Path, n_neurons: int) -> RunData | None:
 
 def _read_held(path: Path, n_neurons: int) -> HeldResponses:
     arrays = read_npz(path)
-    held = HeldResponses(**{**arrays, "n_images": int(arrays["n_images"])})
+    n_images = int(arrays.pop("n_images"))
+    held = HeldResponses(**arrays, n_images=n_images)
     for name in ("predictions", "observed", "errors"):
         values = getattr(held, name)
         check_same_rows(name, len(values), "rows", len(held.rows))

@@ -18,8 +18,8 @@ class Standardisation:
     """(images - mean) / std, both broadcastable to (n_channels, height, width), in pixel values.
 
     Beside it stands what the images are like, by whatever they are standardised: `grey` (n_channels, 1, 1), the mean of
-    each channel, and `contrast`, the standard deviation of an image's pixels about their mean in each channel, root mean
-    square over images. None where nothing was fitted, or by a version that did not keep them.
+    each channel, and `contrast`, the standard deviation of an image's pixels about their mean in each channel, root
+    mean square over images. None where nothing was fitted, or by a version that did not keep them.
 
     >>> images = np.arange(80, dtype=np.uint8).reshape(2, 1, 5, 8)
     >>> standardise = Standardisation.fit(images, "global")
@@ -56,11 +56,11 @@ class Standardisation:
         check_choice("standardisation", mode, MODES)
         images = as_images("images", images)
         rows = None if rows is None else check_positions("rows", rows, images.shape[0], "image")
-        mean, variance, *looks = _moments(LazyRows(images, rows), (0,) if mode == "pixel" else (0, 1, 2, 3))
+        mean, variance, grey, contrast = _moments(LazyRows(images, rows), (0,) if mode == "pixel" else (0, 1, 2, 3))
         if mode == "none":
-            return cls(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), *looks)
+            return cls(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), grey, contrast)
         std = np.sqrt(variance)
-        return cls(mean, np.where(std > RELATIVE_FLOOR * np.abs(mean), std, 1.0), *looks)
+        return cls(mean, np.where(std > RELATIVE_FLOOR * np.abs(mean), std, 1.0), grey, contrast)
 
     def apply(self, images: Any) -> np.ndarray:
         """Standardised images, float32, a new array of the same shape (..., n_channels, height, width)."""

@@ -75,11 +75,11 @@ def insilico(
     out = out or (run if run.is_dir() else run.parent)
     check_out(out, overwrite=overwrite)
     model = load_model(run)
-    images = (
-        None
-        if recording is None
-        else formats.load(recording, format, nonfinite=nonfinite or RunOptions().nonfinite).images
-    )
+    images = None
+    if recording is not None:
+        loaded = formats.load(recording, format, nonfinite=nonfinite or RunOptions().nonfinite)
+        images = loaded.images
+        console.show_notes(filter(None, [model.doubt(loaded)]))
     found = study(model, options, images=images, told=lambda text: console.out.print(text, markup=False))
 
     from whatwhere.report.insilico import write_figures  # drawing is loaded only where something is drawn

@@ -22,7 +22,7 @@ from whatwhere.heldout import HeldOut, as_responses
 from whatwhere.metrics import ScoreTable, correlation, score_table
 from whatwhere.model import Shapes
 from whatwhere.parallel import ALONE, Parallel, helps
-from whatwhere.recording import Recording
+from whatwhere.recording import Recording, with_split
 from whatwhere.recording_parts import check_image_rows
 from whatwhere.rows import LazyRows, by_columns, is_lazy
 from whatwhere.schedule import Progress
@@ -213,7 +213,32 @@ class Estimator(BaseEstimator, ABC):
         They are found by their identifiers.
         """
         self.check_fitted()
-        return recording.select_neurons(self._positions(recording))
+        positions = self._positions(recording)
+        return recording if positions == list(range(recording.n_neurons)) else recording.select_neurons(positions)
+
+    def was_fitted_to(self, recording: Recording) -> bool:
+        """Whether the model's neurons in this recording, and its images, are what it was fitted to. Reads all of it.
+
+        By the fingerprint, of the recording as it is or with the model's own split declared (`with_split`). So False,
+        too, where it was fitted to some of the images, or under the split of another seed.
+        """
+        seen = self.seen(recording)
+        if seen.fingerprint() == self.fingerprint_:
+            return True
+        options = self.asked()["options"]
+        fraction = options.get("training", options).get("validation_fraction")
+        if fraction is None or seen.validation is not None:
+            return False
+        return with_split(seen, fraction, self.asked()["seed"]).fingerprint() == self.fingerprint_
+
+    def doubt(self, recording: Recording) -> str:
+        """What speaks against this recording being the one fitted, in words; empty where nothing does. Reads all."""
+        if set(self.neurons_) <= {str(neuron) for neuron in recording.neurons.index} and self.was_fitted_to(recording):
+            return ""
+        return (
+            f"{recording.name} is not what the model was fitted to, or not all of it: its images, responses or split"
+            " for validation differ"
+        )
 
     def _positions(self, recording: Recording) -> list[int]:
         positions = {str(neuron): position for position, neuron in enumerate(recording.neurons.index)}

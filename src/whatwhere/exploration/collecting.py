@@ -18,7 +18,7 @@ from whatwhere.exploration.attention import attention
 from whatwhere.exploration.commands import command_of, said_of_command
 from whatwhere.exploration.explored import Cropped, Difference, Explored, ExploredRun
 from whatwhere.exploration.extras import Extras, read_extras
-from whatwhere.exploration.folders import check_runs
+from whatwhere.exploration.folders import check_runs, needs_recording
 from whatwhere.exploration.pairing import check_one_recording
 from whatwhere.exploration.parts import (
     feature_parts,
@@ -40,17 +40,21 @@ _RESAMPLES = 500  # of intervals that a run does not keep
 def explore_runs(folders: Sequence[str | Path], recording: Recording | None = None) -> Explored:
     """What is shown of the runs in these folders, each by the name of its folder.
 
-    recording: for runs that lack what is known of it (they were not fitted by `whatwhere fit`). Raises `RunError` for a
-    folder that holds no run, `FormatError` for one that is damaged, `InputError` for a recording that lacks
-    neurons, and for runs of different recordings.
+    recording: for runs that lack what is known of it (they were not fitted by `whatwhere fit`), or scores; another one
+    than was fitted is said to be. Raises `RunError` for a folder that holds no run, `FormatError` for one that is
+    damaged, `OptionError` for a recording that no run needs, `InputError` for one that lacks neurons, and for runs
+    of different recordings.
     """
-    paths = check_runs(folders)
+    paths = check_runs(folders, recording is not None)
     names = _distinct([path.resolve().name for path in paths])
     return _explored([_of_folder(name, path, recording) for name, path in zip(names, paths, strict=True)])
 
 
-def explore_models(models: Mapping[str, Estimator], recording: Recording, extras: Extras | None = None) -> Explored:
-    """What is shown of fitted models, by name, and the recording that they were fitted to."""
+def explore_models(models: Mapping[str, Estimator], recording: Recording) -> Explored:
+    """What is shown of fitted models, by name, and the recording that they were fitted to.
+
+    Another one is shown, too, and said to be: it is read whole.
+    """
     if not models:
         raise OptionError("no model was given: expected at least one.")
     for model in models.values():
@@ -60,7 +64,8 @@ def explore_models(models: Mapping[str, Estimator], recording: Recording, extras
         scores = scores_of(model, recording)
         table = None if scores is None else neuron_table(model, scores)
         summary = {} if scores is None else scores.summary
-        runs.append(_run(name, model, table, summary, data_of(model, recording), extras or Extras(), name))
+        told = (model.doubt(recording),)
+        runs.append(_run(name, model, table, summary, data_of(model, recording), Extras(), name, told))
     return _explored(runs)
 
 
@@ -84,11 +89,13 @@ def _of_folder(name: str, folder: Path, recording: Recording | None) -> Explored
     model = load_model(folder)
     data = read_data(folder, model.shapes_.n_neurons)
     table, summary = _kept_scores(folder, model)
-    if data is None and recording is not None:
-        data = data_of(model, recording)
+    told: tuple[str, ...] = ()
+    if recording is not None and needs_recording(folder):
+        told = (model.doubt(recording),)
+        data = data or data_of(model, recording)
         if table is None and (scores := scores_of(model, recording)) is not None:
             table, summary = neuron_table(model, scores), scores.summary
-    return _run(name, model, table, summary, data, read_extras(folder, model), str(folder))
+    return _run(name, model, table, summary, data, read_extras(folder, model), str(folder), told)
 
 
 def _kept_scores(folder: Path, model: Estimator) -> tuple[pd.DataFrame | None, dict[str, Any]]:
@@ -133,6 +140,7 @@ def _run(
     data: RunData | None,
     extras: Extras,
     folder: str,
+    told: tuple[str, ...] = (),
 ) -> ExploredRun:
     data = data or RunData({}, None)
     shapes = model.shapes_
@@ -165,7 +173,10 @@ def _run(
         held=data.held,
         history=model.history_,
         facts=data.facts,
-        attention=attention(data.facts, model.stopped_, model.neurons_, scores, locations),
+        attention=(
+            *(f"{sentence}." for sentence in told if sentence),
+            *attention(data.facts, model.stopped_, model.neurons_, scores, locations),
+        ),
         absent=_absent(model, data, scores, masks, field),
         settings=yaml.safe_dump(model.description(), sort_keys=False, default_flow_style=None, width=100),
         seed=int(model.asked()["seed"]),

@@ -66,9 +66,9 @@ class ImageStatistics:
     ) -> tuple[Self | None, str]:
         """What a fitted model knows of its training images: statistics, or None and why there are none.
 
-        The mean image where it standardises each pixel, else the mean of each channel; and the contrast. A model that an
-        earlier version kept knows only what it standardises by: then the standard deviation of all that varies stands in
-        for the contrast, which so includes how whole images differ in brightness.
+        The mean image where it standardises each pixel, else the mean of each channel; and the contrast. A model that
+        an earlier version kept knows only what it standardises by: then the standard deviation of all that varies
+        stands in for the contrast, which so includes how whole images differ in brightness.
         """
         mean, std, grey, contrast = (getattr(standardisation, name) for name in ("mean", "std", "grey", "contrast"))
         if grey is not None and contrast is not None:
