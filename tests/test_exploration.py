@@ -21,7 +21,7 @@ from whatwhere.exploration.commands import command_of
 from whatwhere.exploration.crops import around_peaks
 from whatwhere.exploration.parts import filters_of, where_parts
 from whatwhere.insilico import StudyOptions, study
-from whatwhere.recording import with_split
+from whatwhere.recording import Standardisation, with_split
 
 SMALL = {
     "core": {"kernel_sizes": [5], "n_maps": 2},
@@ -281,6 +281,18 @@ def test_fields_are_found_where_none_of_all_neurons_were_written(
     run = explore_runs([tmp_path]).runs[0]
     assert run.field is None
     assert any("no linearised fields: of more than" in line for line in run.absent)
+
+
+def test_fields_of_images_of_unknown_contrast_are_not_shown(folder: Path, tmp_path: Path) -> None:
+    """As of a model that takes images as they are, kept before models knew how their images look."""
+    model = ww.load_model(folder / "factorized")
+    model.standardisation_ = Standardisation(np.zeros((1, 1, 1)), np.ones((1, 1, 1)))
+    model.save(tmp_path)
+    run = explore_runs([tmp_path]).runs[0]
+    assert run.field is None
+    (reason,) = [line for line in run.absent if "linearised" in line]
+    assert reason.startswith("no linearised fields: of images of unknown contrast (it takes them as they are, and was")
+    assert reason.endswith("shown once `whatwhere insilico --recording` has written them into the run's folder")
 
 
 @pytest.mark.parametrize(
