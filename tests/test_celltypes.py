@@ -10,7 +10,7 @@ from sklearn.mixture import GaussianMixture
 
 from whatwhere.celltypes import MatchedMaps, Stability, TypeOptions, agreement, find_types, stability_of
 from whatwhere.celltypes.clustering import density_clusters, reduced
-from whatwhere.celltypes.finding import labels_by_number
+from whatwhere.celltypes.finding import labels_by_number, more_could_be_tried
 from whatwhere.errors import InputError, OptionError
 
 
@@ -265,6 +265,33 @@ def test_types_that_hold_no_neuron_are_no_number_of_types() -> None:
     stability = stability_of(find_types(fits[0]), fits[1:], [1, 2], [straight(5)] * 2)
     full = [number for number, n_held in zip(range(2, 13), held, strict=True) if n_held == number]
     assert set(stability.curve["n_types"]) == set(full) != set()
+
+
+@pytest.mark.parametrize("seed", [7, 9, 10])
+def test_a_refit_that_leaves_a_gaussian_empty_has_centres_of_the_others(seed: int) -> None:
+    """Two tight types, put into three: any of the three may be the empty one, and the others are as they were."""
+    found = find_types(population([30, 25, 20])[0])
+    tight, types = population([50, 25], spread=0.005, seed=seed)
+    stability = stability_of(found, [tight], [1], [straight(5)])
+    assert stability.refits["n_types"].tolist() == [2]
+    own = np.array([tight[types == number].mean(0) for number in (0, 1)])
+    cosines = [ours @ theirs / np.linalg.norm(ours) for ours, theirs in zip(found.centres, own, strict=False)]
+    expected = sum(cosines / np.linalg.norm(own, axis=1)) / 3  # the third type has no partner
+    assert stability.refits["centre_similarity"][0] == pytest.approx(expected, abs=1e-3)
+    labels = labels_by_number(tight, [3], TypeOptions())[3]
+    np.testing.assert_array_equal(np.bincount(labels), [50, 25])
+
+
+def test_more_types_are_advised_only_where_they_can_be_had() -> None:
+    on_and_off = np.repeat([[1.0], [-1.0]], [6, 4], axis=0)  # one feature map: two barcodes, two types at most
+    assert not more_could_be_tried(find_types(on_and_off))
+    codes = population([30, 25, 20])[0]
+    assert more_could_be_tried(find_types(codes, TypeOptions(max_types=2)))
+    assert not more_could_be_tried(find_types(codes, TypeOptions(max_types=4)))
+    assert not more_could_be_tried(find_types(codes, TypeOptions(n_types=2, max_types=2)))
+    assert not more_could_be_tried(find_types(codes, TypeOptions(method="hdbscan")))
+    three = np.repeat(np.eye(3), 10, axis=0)
+    assert not more_could_be_tried(find_types(three, TypeOptions(max_types=3))), "there are no four barcodes"
 
 
 def test_of_equal_agreement_the_largest_number_is_taken_and_none_of_nothing() -> None:

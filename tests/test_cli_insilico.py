@@ -42,6 +42,16 @@ def test_fields_and_gratings_are_what_is_always_done(run: Callable[..., Outcome]
         assert len(pd.read_csv(folder / f"asked-{model}" / "tuning.csv")) == 3
 
 
+def test_another_recording_than_was_fitted_is_said_to_be(run: Callable[..., Outcome], folder: Path) -> None:
+    fitted = ww.load(folder / "session.h5")
+    ww.save(ww.Recording(fitted.images, fitted.responses[::-1], name="other"), folder / "other.h5")
+    for name, told in (("session.h5", False), ("other.h5", True)):
+        code, out, _ = run("insilico", "filters", "--out", f"of-{name}", "--recording", name, "--no-gratings")
+        assert code == 0
+        said = "note: other is not what the model was fitted to, or not all of it" in " ".join(out.split())
+        assert said == ("note:" in out) == told
+
+
 def test_all_experiments_on_some_neurons_with_the_recordings_images(run: Callable[..., Outcome], folder: Path) -> None:
     code, out, _ = run(
         *("insilico", "run", "--out", "all", "--recording", "session.h5", "--sizes", "--mei", "--neurons", "2"),
@@ -67,6 +77,7 @@ def test_all_experiments_on_some_neurons_with_the_recordings_images(run: Callabl
         (["--no-fields", "--no-gratings"], 2, "no experiment is asked for"),
         (["--no-gratings", "--sizes"], 2, "sizes are tested with the gratings"),
         (["--smoothness", "2"], 2, "smoothness: of most exciting images, which are not asked for: add --mei."),
+        (["--seed", "0"], 2, "--seed has nothing to act on without --neurons or --mei: leave it out."),
         (["--format", "npz"], 2, "is of a recording, and none is given"),
         (["--mei", "--pixel-range", "2", "1"], 2, "the highest of pixel_range must be a number above 2, got 1"),
         (["--mei", "--pixel-range", "0", "1"], 2, "is not within pixel_range"),

@@ -18,7 +18,7 @@ import yaml
 import whatwhere as ww
 from whatwhere.celltypes import find_types, model_barcodes, types_of_run
 from whatwhere.celltypes.options import TypeOptions
-from whatwhere.errors import InputError, OptionError
+from whatwhere.errors import InputError, OptionError, WriteError
 from whatwhere.estimators import CNN
 from whatwhere.runs import fit_run
 
@@ -76,7 +76,14 @@ def test_types_are_written_shown_and_drawn(run: Callable[..., Outcome], folder: 
         assert (folder / "run" / name).read_bytes()[:4] == b"\x89PNG"
     code, _, err = run("run")
     assert code == 4
-    assert "run holds types already: use --overwrite to replace them (refits stay), or another folder" in err
+    refused = "use --overwrite to replace them (refits stay), or another folder"
+    assert f"run holds types already, types.json: {refused}" in " ".join(err.split())
+    (folder / "run" / "types.json").unlink()
+    (folder / "run" / "types.csv").write_text("of another program")
+    code, _, err = run("run")
+    assert code == 4
+    assert f"run holds types already, types.csv: {refused}" in " ".join(err.split())
+    assert (folder / "run" / "types.csv").read_text() == "of another program"
     assert run("run", "--overwrite", "--n-types", "2")[0] == 0
     assert json.loads((folder / "run" / "types.json").read_text())["options"]["n_types"] == 2
 
@@ -254,6 +261,11 @@ def test_a_number_of_refits_below_one_is_refused(folder: Path, session: ww.Recor
     with pytest.raises(OptionError, match="refits must be at least 1, got -1"):
         types_of_run(folder / "run", recording=session, refits=-1)
     assert not (folder / "run" / "types.json").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_refits(folder: Path, session: ww.Recording) -> None:
+    with pytest.raises(WriteError, match=r"small.yaml/types cannot be made \(Not a directory\): choose another folder"):
+        types_of_run(folder / "run", folder / "small.yaml" / "types", session, refits=1)
 
 
 def test_neurons_drawn_for_a_fit_are_found_in_the_whole_recording(tmp_path: Path, session: ww.Recording) -> None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import whatwhere as ww
-from whatwhere.comparison.subsets import check_numbers, nested_rows, with_split
+from whatwhere.comparison.subsets import check_numbers, nested_rows
 from whatwhere.errors import InputError
+from whatwhere.recording import with_split
 
 
 def recording(n_images: int = 200, image_ids: np.ndarray | None = None) -> ww.Recording:

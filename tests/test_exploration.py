@@ -22,6 +22,7 @@ from whatwhere.exploration.crops import around_peaks
 from whatwhere.exploration.parts import filters_of, where_parts
 from whatwhere.insilico import StudyOptions, study
 from whatwhere.metrics import SCORES
+from whatwhere.recording import Standardisation, with_split
 
 SMALL = {
     "core": {"kernel_sizes": [5], "n_maps": 2},
@@ -213,6 +214,37 @@ def test_a_run_that_keeps_nothing_takes_the_recording(folder: Path, tmp_path: Pa
     ]
 
 
+def test_another_recording_than_was_fitted_is_said_to_be(folder: Path, tmp_path: Path) -> None:
+    """Its identifiers may be the same: those of arrays without any are 0, 1, ..."""
+    model = ww.load_model(folder / "ridge")
+    model.save(tmp_path)
+    given, needle = recording(), "recording is not what the model was fitted to, or not all of it"
+    for told, other in ((True, recording(1)), (False, given), (True, with_split(given, 0.2, 0))):
+        told_of_folder = explore_runs([tmp_path], other).runs[0].attention
+        assert [line.startswith(needle) for line in told_of_folder[:1]] == [told]
+        assert explore_models({tmp_path.name: model}, other).runs[0].attention == told_of_folder
+    more = recording(0, n_neurons=5)
+    part = ww.Ridge(strengths=[1.0]).fit(with_split(more.select_neurons([3, 1]), 0.2, 0))
+    assert part.was_fitted_to(more), "its neurons among others, the split its own"
+    assert not part.was_fitted_to(replace(more, validation=np.arange(80) < 9))
+    assert not part.was_fitted_to(more.select_images(np.arange(40)))
+    with pytest.raises(InputError, match="lacks 1 of the 2 neurons"):
+        part.was_fitted_to(more.select_neurons([3]))
+    assert part.doubt(more.select_neurons([3])).startswith(needle)
+
+
+def test_a_recording_is_taken_for_what_a_run_lacks_and_else_refused(folder: Path, tmp_path: Path) -> None:
+    runs.fit_run(ww.Ridge(strengths=[1.0]), recording(), tmp_path / "run")
+    kept = explore_runs([tmp_path / "run"]).runs[0]
+    with pytest.raises(OptionError, match="the recording has nothing to act on: every run keeps what its report shows"):
+        explore_runs([tmp_path / "run", folder / "ridge"], recording())
+    (tmp_path / "run" / "scores.csv").unlink()
+    assert explore_runs([tmp_path / "run"]).runs[0].scores is None
+    scored = explore_runs([tmp_path / "run"], recording()).runs[0]
+    pd.testing.assert_frame_equal(scored.scores, kept.scores, check_exact=False, rtol=1e-12)
+    assert scored.absent == kept.absent
+
+
 def test_types_fields_and_images_of_other_analyses_are_read(folder: Path, tmp_path: Path, rng) -> None:
     model = ww.load_model(folder / "factorized")
     model.save(tmp_path)
@@ -250,10 +282,31 @@ def test_fields_are_found_where_none_of_all_neurons_were_written(
     expected = study(model, StudyOptions(gratings=None)).fields
     np.testing.assert_array_equal(run.field.values, expected.values)
     np.testing.assert_array_equal(run.field.edges, expected.corners - 0.5)
+    assert run.field.made is None
     monkeypatch.setattr(parts, "MOST_FIELDS", 3)
+    run = explore_runs([tmp_path]).runs[0]
+    np.testing.assert_array_equal(run.field.made, [neuron == "n3" for neuron in model.neurons_])
+    np.testing.assert_array_equal(run.field.values[run.field.made], np.ones((1, 1, 2, 2)))
+    assert not run.field.values[~run.field.made].any()
+    np.testing.assert_array_equal(run.field.edges[run.field.made], [[-0.5, -0.5]])
+    reason = "no linearised fields of 3 of 4 neurons: `whatwhere insilico` has written those of the others alone"
+    assert any(line.startswith(reason) for line in run.absent)
+    (tmp_path / "fields.npz").unlink()
     run = explore_runs([tmp_path]).runs[0]
     assert run.field is None
     assert any("no linearised fields: of more than" in line for line in run.absent)
+
+
+def test_fields_of_images_of_unknown_contrast_are_not_shown(folder: Path, tmp_path: Path) -> None:
+    """As of a model that takes images as they are, kept before models knew how their images look."""
+    model = ww.load_model(folder / "factorized")
+    model.standardisation_ = Standardisation(np.zeros((1, 1, 1)), np.ones((1, 1, 1)))
+    model.save(tmp_path)
+    run = explore_runs([tmp_path]).runs[0]
+    assert run.field is None
+    (reason,) = [line for line in run.absent if "linearised" in line]
+    assert reason.startswith("no linearised fields: of images of unknown contrast (it takes them as they are, and was")
+    assert reason.endswith("shown once `whatwhere insilico --recording` has written them into the run's folder")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Experiments on models: each against a closed form, on simulated neurons and on small fitted networks and filters."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from whatwhere.simulation import (
     gabor,
     gabor_population,
 )
+from whatwhere.storage import MODEL, MODEL_FILE, MODEL_VERSION, read_tensors, write_tensors
 
 SIZE = (28, 36)  # height, width
 TINY = 1e-6  # GiB: an image at a time
@@ -142,12 +144,58 @@ def test_statistics_of_nothing_are_refused() -> None:
         ImageStatistics.of(np.stack([np.ones((4, 5)), np.full((4, 5), np.nan)]))
 
 
-def test_a_model_knows_the_statistics_that_it_standardises_by() -> None:
+@pytest.mark.parametrize("standardize", ["global", "pixel", "none"])
+def test_a_model_knows_its_training_images_by_whatever_it_standardises(standardize: str, tmp_path: Path) -> None:
+    """A border that never varies has no contrast, nor has a model that takes images as they are that of white noise."""
     shown = recording()
-    found = as_subject(ww.Ridge(strengths=[1.0], standardize="pixel").fit(shown)).statistics
-    rows, _ = shown.split(0.2, 0)
-    np.testing.assert_allclose(found.mean, shown.images[rows].mean(0), rtol=1e-6)
-    assert found.contrast == pytest.approx(np.sqrt(shown.images[rows].var(0).mean()))
+    images = np.array(shown.images)
+    images[:, :, 0], images[:, 1] = 7, images[:, 1] // 4 + 90
+    given = ww.Recording(images, shown.responses)
+    expected = ImageStatistics.of(images[given.split(0.2, 0)[0]])
+    model = ww.Ridge(strengths=[1.0], standardize=standardize).fit(given)
+    for known in (model, ww.load_model(model.save(tmp_path))):
+        found = as_subject(known).statistics
+        assert found is not None
+        assert found.contrast == pytest.approx(expected.contrast, rel=1e-9)
+        np.testing.assert_allclose(found.grey, expected.grey, rtol=1e-9)
+        if standardize == "pixel":
+            np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-9)
+        np.testing.assert_allclose(find_places(known), find_places(model), equal_nan=True)
+
+
+def of_an_earlier_version(model: ww.Ridge, folder: Path) -> Any:
+    """The model without what is kept beside its standardisation."""
+    file = model.save(folder) / MODEL_FILE
+    tensors, description = read_tensors(file, MODEL, MODEL_VERSION)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(("/grey", "/contrast"))}
+    assert len(kept) == len(tensors) - 2
+    write_tensors(file, kept, description)
+    return ww.load_model(folder)
+
+
+def test_a_model_of_an_earlier_version_knows_what_it_standardises_by(tmp_path: Path) -> None:
+    images = np.array(recording().images)
+    images[:, :, 0] = 7  # never varies: of no contrast
+    given = ww.Recording(images, recording().responses)
+    rows, _ = given.split(0.2, 0)
+    old = of_an_earlier_version(ww.Ridge(strengths=[1.0], standardize="pixel").fit(given), tmp_path / "pixel")
+    assert as_subject(old).statistics.contrast == pytest.approx(np.sqrt(images[rows, :, 1:].var(0).mean()))
+    np.testing.assert_allclose(as_subject(old).statistics.mean, images[rows].mean(0))
+    bare = of_an_earlier_version(ww.Ridge(strengths=[1.0], standardize="none").fit(given), tmp_path / "none")
+    for ask in (linear_fields, grating_tuning, find_places):
+        with pytest.raises(
+            InputError, match=r"does not know which grey and contrast .*: give the recording \(--recording"
+        ):
+            ask(bare)
+    assert linear_fields(bare, statistics=ImageStatistics.of(images)).values.shape == (4, 2, 12, 17)
+
+
+def test_of_flat_images_nothing_is_asked() -> None:
+    flat = np.arange(40.0)[:, None, None, None] * np.ones((1, 1, 6, 7))
+    model = ww.Ridge(strengths=[1.0], standardize="global").fit(ww.Recording(flat, np.arange(40.0)[:, None]))
+    assert model.standardisation_.contrast == 0
+    with pytest.raises(InputError, match="its training images were all flat"):
+        grating_tuning(model)
 
 
 # -------------------------------------------------------------------------------------------------------------- fields

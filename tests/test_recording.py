@@ -344,6 +344,19 @@ def test_standardisation_of_constant_pixels_and_none():
     assert images.max() == 0.1
 
 
+@pytest.mark.parametrize("mode", ["global", "pixel", "none"])
+def test_grey_and_contrast_are_kept_beside_any_standardisation(mode, monkeypatch):
+    monkeypatch.setattr("whatwhere.standardisation.row_chunks", lambda images, _: [slice(0, 7), slice(7, 20)])
+    images = np.random.default_rng(0).random((30, 3, HEIGHT, WIDTH)) + np.arange(3)[:, None, None]
+    rows = np.arange(5, 25)
+    fitted = Standardisation.fit(images, mode, rows=rows)
+    np.testing.assert_allclose(fitted.grey[:, 0, 0], images[rows].mean((0, 2, 3)))
+    assert fitted.contrast == pytest.approx(np.sqrt(images[rows].var((2, 3)).mean()))
+    flat = np.full((7, 1, HEIGHT, WIDTH), 0.1) + np.arange(7)[:, None, None, None]
+    monkeypatch.undo()
+    assert Standardisation.fit(flat, mode).contrast == 0
+
+
 def test_standardisation_refuses():
     images = np.zeros((7, 1, HEIGHT, WIDTH))
     with pytest.raises(OptionError, match="Did you mean 'pixel'"):

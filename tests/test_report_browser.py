@@ -14,7 +14,7 @@ import pytest
 import whatwhere as ww
 from whatwhere import runs
 from whatwhere.catalogue import make_model
-from whatwhere.exploration import ExploredRun, explore_runs
+from whatwhere.exploration import ExploredRun, explore_runs, parts
 from whatwhere.metrics import SCORES
 from whatwhere.report.explorer import write_report
 
@@ -371,7 +371,7 @@ def test_a_page_that_becomes_narrower_is_drawn_anew(watched: Watched) -> None:
 
 
 def test_a_model_with_a_given_core_has_no_command_and_large_numbers_stay(
-    browser: Any, tmp_path: Path, run: Path
+    browser: Any, tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = recording(14)
     ids = [517399188 + number for number in range(14)]
@@ -382,6 +382,8 @@ def test_a_model_with_a_given_core_has_no_command_and_large_numbers_stay(
     runs.fit_run(moved, numbered, tmp_path / "moved")
     images = np.full((1, 1, HEIGHT, WIDTH), 100.0)
     np.savez(tmp_path / "moved" / "most_exciting.npz", images=images, neurons=["cell 3"])
+    np.savez(tmp_path / "moved" / "fields.npz", fields=np.ones((1, 1, 5, 5)), corners=[[3, 4]], neurons=["cell 3"])
+    monkeypatch.setattr(parts, "MOST_FIELDS", 5)  # more neurons than the report would find the fields of
     watched = Watched(browser, write_report(explore_runs([tmp_path / "moved"]), tmp_path / "report.html"))
     assert watched.page.locator("#copy").is_hidden()
     assert "No command is shown: the core came from another model" in watched.page.inner_text("#command-note")
@@ -390,7 +392,9 @@ def test_a_model_with_a_given_core_has_no_command_and_large_numbers_stay(
     assert "517399191" in watched.page.locator("#table [data-place='0']").inner_text().split("\n")
     exciting = watched.page.locator("#figures figure", has_text="Most exciting image").locator("figcaption")
     assert "on a scale of its own; its mean is grey" in exciting.inner_text()
+    linearised = watched.page.locator("#figures figure", has_text="Linearised field").locator("figcaption")
+    assert linearised.inner_text().startswith("Red: brighter excites it")
     watched.page.fill("#search", "cell 4")
     watched.page.keyboard.press("Enter")
-    assert exciting.inner_text() == "Not made for this neuron."
+    assert exciting.inner_text() == linearised.inner_text() == "Not made for this neuron."
     watched.end()

@@ -19,7 +19,7 @@ import whatwhere as ww
 from whatwhere import runs
 from whatwhere.catalogue import make_model
 from whatwhere.errors import InputError, RunError
-from whatwhere.exploration import explore_runs
+from whatwhere.exploration import Cropped, explore_runs
 from whatwhere.metrics import SCORES
 from whatwhere.report.explorer import document, payload
 from whatwhere.report.explorer.facts import score_labels
@@ -131,6 +131,19 @@ def test_most_exciting_images_are_scaled_about_their_mean(run: Path) -> None:
     np.testing.assert_array_equal(unpacked(found["made"]), [1, 1, 0, 0])
 
 
+def test_fields_of_some_neurons_say_of_whom_they_are(run: Path) -> None:
+    values = np.random.default_rng(2).normal(size=(4, 1, 6, 7)).astype(np.float32)
+    made = np.array([True, False, True, False])
+    some = Cropped(np.where(made[:, None, None, None], values, 0), np.zeros((4, 2), np.float32), made=made)
+    found = shown(run, field=some)["field"]
+    np.testing.assert_array_equal(unpacked(found["made"]), made)
+    codes = cells(found, 4)
+    np.testing.assert_array_equal(codes[0], np.rint(128 + 127 * values[0, 0] / np.abs(values[0]).max()))
+    np.testing.assert_array_equal(codes[1], 128)
+    assert shown(run, field=replace(some, made=None))["field"]["made"] is None
+    assert payload.coarser(some, 10).made is made
+
+
 def test_colours_of_most_exciting_images_stay(run: Path) -> None:
     images = np.random.default_rng(3).uniform(20, 220, (4, 3, 12, 17)).astype(np.float32)
     images[:, 0] += 30  # redder than grey
@@ -179,6 +192,18 @@ def test_large_whole_numbers_stay_as_they_are(run: Path) -> None:
         ("depth", "f4", 2),
     ]
     np.testing.assert_array_equal(unpacked(amounts[0]["values"]), many)
+
+
+def test_the_lowest_loss_of_a_long_fit_is_shown(run: Path) -> None:
+    losses = np.full(1000, 2.0)
+    losses[[0, 500]] = np.nan, 1.0  # the lowest between two rows that are evenly spaced
+    table = {"step": np.arange(1000), "learning_rate": 0.1, "training_loss": 3.0, "validation_loss": losses}
+    history = shown(run, history=pd.DataFrame(table))["history"]
+    (fit,) = history["candidates"]
+    assert len(fit["step"]) == len(fit["validation_loss"]) <= 401
+    assert fit["step"] == sorted(fit["step"])
+    found = dict(zip(fit["step"], fit["validation_loss"], strict=True))
+    assert (found[0], found[500], found[999]) == (None, 1.0, 2.0)
 
 
 def test_what_the_policy_names_is_what_is_there_and_all_else_is_forbidden(run: Path) -> None:

@@ -1,6 +1,7 @@
 """What a run keeps of its recording: the numbers, and that damage is named."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,13 +161,39 @@ def test_shrinking_is_the_mean_of_squares_ends_included(rng: np.random.Generator
     np.testing.assert_allclose(shrunken(np.full((4, 4), 2.0), 3), 2.0)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "other neurons", "no JSON", "lacks a part"])
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("predictions", lambda values: values[:3], "predictions has 3 rows but rows has 4"),
+        ("errors", lambda values: values[:, :2], r"errors has shape \(4, 2\): expected a column for each of 3 neurons"),
+        ("n_repeats", lambda values: values[:2], "n_repeats has 2 rows but rows has 4"),
+        ("rows", lambda values: values + 1, "rows holds 4, out of range: expected positions of test images, 0 to 3"),
+        ("thumbnails", lambda values: values[:, 0], r"thumbnails has shape \(4, 8, 11\): expected \(n, 1 or 3, height"),
+        ("thumbnails", lambda values: np.repeat(values, 2, 0), r"thumbnails has shape \(8, 1, .* at most 4"),
+    ],
+)
+def test_responses_that_do_not_fit_together_are_refused(
+    rng: np.random.Generator, tmp_path: Path, name: str, change: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    given = recording(rng)
+    data = data_of(ww.Ridge(strengths=[1.0]).fit(given), given)
+    keep_data(replace(data, held=replace(data.held, **{name: change(getattr(data.held, name))})), tmp_path)
+    with pytest.raises(FormatError, match=f"cannot be read .*{message}.*: delete both"):
+        read_data(tmp_path, 3)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "other neurons", "no JSON", "lacks a part"])
 def test_damaged_files_are_named(rng: np.random.Generator, tmp_path: Path, damage: str) -> None:
     given = recording(rng)
     keep_data(data_of(ww.Ridge(strengths=[1.0]).fit(given), given), tmp_path)
     if damage == "truncated":
         content = (tmp_path / "heldout.npz").read_bytes()
         (tmp_path / "heldout.npz").write_bytes(content[: len(content) // 2])
+    elif damage == "changed":  # within compressed numbers, which then are none
+        content = bytearray((tmp_path / "heldout.npz").read_bytes())
+        start = content.index(b"predictions.npy") + len("predictions.npy") + 20  # behind the member's name
+        content[start : start + 8] = bytes(255 - value for value in content[start : start + 8])
+        (tmp_path / "heldout.npz").write_bytes(content)
     elif damage != "other neurons":
         (tmp_path / "data.json").write_text("{" if damage == "no JSON" else "{}")
     with pytest.raises(FormatError, match=r"data.json and heldout.npz that cannot be read .*: delete both"):

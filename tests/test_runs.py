@@ -274,6 +274,22 @@ def test_what_was_found_of_an_earlier_model_goes_with_it(tmp_path: Path) -> None
     assert not left & {"types.json", "types.csv", "types-map.png", "tuning.csv", "fields.npz", "fields.png"}
 
 
+@pytest.mark.parametrize("again", ["overwrite", "resume"])
+def test_what_other_programs_found_of_an_earlier_model_goes_with_it(tmp_path: Path, again: str) -> None:
+    """A report would show it of the next one; where no model was, the file is of the one that is to come."""
+    found = ("types.csv", "fields.npz", "most_exciting.npz")
+    for name in found:
+        (tmp_path / name).touch()
+    runs.fit_run(ww.Ridge(strengths=[1.0]), recording(), tmp_path)
+    assert set(found) <= {path.name for path in tmp_path.iterdir()}
+    runs.fit_run(ww.Ridge(strengths=[1.0]), recording(), tmp_path, resume=True)  # it had ended, and is the same
+    assert set(found) <= {path.name for path in tmp_path.iterdir()}
+    if again == "resume":
+        (tmp_path / "checkpoints").mkdir()  # it had been interrupted
+    runs.fit_run(ww.Ridge(strengths=[1.0]), recording(), tmp_path, **{again: True})
+    assert not set(found) & {path.name for path in tmp_path.iterdir()}
+
+
 def test_figures_of_a_users_own_stay_where_nothing_was_found(tmp_path: Path) -> None:
     runs.fit_run(ww.Ridge(strengths=[1.0]), recording(), tmp_path)
     (tmp_path / "fields.png").touch()

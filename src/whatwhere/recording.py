@@ -22,7 +22,7 @@ from whatwhere.recording_parts import (
 from whatwhere.rows import as_images, by_columns, frozen, is_lazy, read_rows, row_chunks, take_rows
 from whatwhere.standardisation import Standardisation
 
-__all__ = ["HeldOut", "Recording", "Standardisation", "Truth"]
+__all__ = ["HeldOut", "Recording", "Standardisation", "Truth", "with_split"]
 
 DUST = 1e-6  # negative values smaller than this, in standard deviations of their neuron, are rounding errors
 
@@ -274,6 +274,22 @@ class Recording:
         if self.test is not None:
             yield from (self.test.images, self.test.responses, self.test.image_index.astype(np.int64))
             yield absent if self.test.rates is None else self.test.rates
+
+
+def with_split(recording: Recording, fraction: float, seed: int) -> Recording:
+    """The recording with its split for validation declared: whatever is fitted to it then, with any seed, has that one.
+
+    Its own split where it has one, else that of `Recording.split`.
+
+    >>> declared = with_split(Recording(np.zeros((10, 4, 4)), np.arange(10.0)), 0.2, seed=1)
+    >>> all(len(declared.split(0.5, seed)[1]) == 2 for seed in range(9))
+    True
+    """
+    if recording.validation is not None:
+        return recording
+    mask = np.zeros(recording.n_images, bool)
+    mask[recording.split(fraction, seed)[1]] = True
+    return replace(recording, validation=mask)
 
 
 def _without_nonfinite(recording: Recording, nonfinite: str) -> Recording:

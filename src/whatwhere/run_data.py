@@ -2,7 +2,6 @@
 
 import json
 import platform
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,14 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from whatwhere.checks import check_same_rows
+from whatwhere.checks import check_positions, check_same_rows
 from whatwhere.errors import FormatError, InputError
 from whatwhere.estimators import Estimator
 from whatwhere.files import replacing
 from whatwhere.heldout import HeldOut, trial_means
 from whatwhere.recording import Recording
 from whatwhere.rows import spaced
-from whatwhere.storage import write_text
+from whatwhere.storage import read_npz, write_text
 
 HELD_FILE, DATA_FILE = "heldout.npz", "data.json"
 MOST_NUMBERS = 2**23
@@ -173,7 +172,7 @@ def read_data(folder: Path, n_neurons: int) -> RunData | None:
         facts = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
         held = _read_held(folder / HELD_FILE, n_neurons) if (folder / HELD_FILE).exists() else None
         return RunData({name: facts[name] for name in _FACTS}, held)
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, InputError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise FormatError(
             f"{folder} holds {DATA_FILE} and {HELD_FILE} that cannot be read ({error}): delete both, and give the"
             " recording with --recording."
@@ -181,14 +180,18 @@ def read_data(folder: Path, n_neurons: int) -> RunData | None:
 
 
 def _read_held(path: Path, n_neurons: int) -> HeldResponses:
-    if not zipfile.is_zipfile(path):  # numpy would leave it open
-        raise zipfile.BadZipFile("no whole .npz file")
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    held = HeldResponses(**{**arrays, "n_images": int(arrays["n_images"])})
+    arrays = read_npz(path)
+    n_images = int(arrays.pop("n_images"))
+    held = HeldResponses(**arrays, n_images=n_images)
     for name in ("predictions", "observed", "errors"):
         values = getattr(held, name)
         check_same_rows(name, len(values), "rows", len(held.rows))
         if values.shape[1:] != (n_neurons,):
             raise InputError(f"{name} has shape {values.shape}: expected a column for each of {n_neurons:,} neurons")
+    check_same_rows("n_repeats", len(held.n_repeats), "rows", len(held.rows))
+    check_positions("rows", held.rows, held.n_images, "test image")
+    check_same_rows("thumbnails", len(held.thumbnails), "pictured", len(held.pictured))
+    check_positions("pictured", held.pictured, len(held.rows), "row")
+    if held.thumbnails.ndim != 4 or held.thumbnails.shape[1] not in (1, 3):
+        raise InputError(f"thumbnails has shape {held.thumbnails.shape}: expected (n, 1 or 3, height, width)")
     return held

@@ -66,6 +66,8 @@ _OF_STUDIES = {
     TUNING_FILE: (FIELDS_FILE, CURVES_FILE, EXCITING_FILE, *STUDY_FIGURES),
 }
 """What was found out about its model afterwards: files that come with another one."""
+_OF_ANY_PROGRAM = (TYPES_TABLE, FIELDS_FILE, EXCITING_FILE)
+"""What reports read of a run's model, whoever wrote it."""
 _PART = re.compile(r"(seed|images)-\d+")
 
 
@@ -120,19 +122,21 @@ def _clear(folder: Path) -> None:
     is_comparison = (folder / DIFFERENCES_FILE).exists() or any(map(is_run, of_models))
     for part in parts:
         _clear(part)
+    forget_studies(folder)  # while the model is there that they are of
     for name in (*_OURS, *_OF_REPORT, *COMPARISON_FILES * is_comparison):
         (folder / name).unlink(missing_ok=True)
-    forget_studies(folder)
     remove_checkpoints(folder)
     remove_events(folder / TENSORBOARD)
 
 
 def forget_studies(folder: Path) -> None:
-    """Removes what was found out about an earlier model of this folder: its types, and experiments on it."""
-    for first, others in _OF_STUDIES.items():
-        if (folder / first).exists():
-            for name in (*others, first):
-                (folder / name).unlink(missing_ok=True)
+    """Removes what was found out about an earlier model of this folder: its types, and experiments on it.
+
+    Where the model itself is there, what another program wrote for its report goes, too: it is not of the next one.
+    """
+    gone = [name for first, others in _OF_STUDIES.items() if (folder / first).exists() for name in (*others, first)]
+    for name in (*gone, *_OF_ANY_PROGRAM * (folder / MODEL_FILE).exists()):
+        (folder / name).unlink(missing_ok=True)
 
 
 def remove_checkpoints(folder: Path) -> None:

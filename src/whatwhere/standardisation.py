@@ -17,6 +17,10 @@ RELATIVE_FLOOR = 1e-7  # a spread below the resolution of float32 is no spread
 class Standardisation:
     """(images - mean) / std, both broadcastable to (n_channels, height, width), in pixel values.
 
+    Beside it stands what the images are like, by whatever they are standardised: `grey` (n_channels, 1, 1), the mean of
+    each channel, and `contrast`, the standard deviation of an image's pixels about their mean in each channel, root
+    mean square over images. None where nothing was fitted, or by a version that did not keep them.
+
     >>> images = np.arange(80, dtype=np.uint8).reshape(2, 1, 5, 8)
     >>> standardise = Standardisation.fit(images, "global")
     >>> standardise.mean.shape, bool(abs(standardise.apply(images).std() - 1) < 1e-6)
@@ -25,9 +29,11 @@ class Standardisation:
 
     mean: np.ndarray
     std: np.ndarray
+    grey: np.ndarray | None = None
+    contrast: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
+        for name in ("mean", "std", *["grey"] * (self.grey is not None)):
             values = np.array(getattr(self, name), dtype=float)
             check_ndim(name, values, IMAGE_AXES[1:])
             check_finite(name, values)
@@ -48,13 +54,13 @@ class Standardisation:
         `InputError`.
         """
         check_choice("standardisation", mode, MODES)
-        if mode == "none":
-            return cls(np.zeros((1, 1, 1)), np.ones((1, 1, 1)))
         images = as_images("images", images)
         rows = None if rows is None else check_positions("rows", rows, images.shape[0], "image")
-        mean, variance = _moments(LazyRows(images, rows), (0, 1, 2, 3) if mode == "global" else (0,))
+        mean, variance, grey, contrast = _moments(LazyRows(images, rows), (0,) if mode == "pixel" else (0, 1, 2, 3))
+        if mode == "none":
+            return cls(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), grey, contrast)
         std = np.sqrt(variance)
-        return cls(mean, np.where(std > RELATIVE_FLOOR * np.abs(mean), std, 1.0))
+        return cls(mean, np.where(std > RELATIVE_FLOOR * np.abs(mean), std, 1.0), grey, contrast)
 
     def apply(self, images: Any) -> np.ndarray:
         """Standardised images, float32, a new array of the same shape (..., n_channels, height, width)."""
@@ -81,9 +87,12 @@ class Standardisation:
         return out
 
 
-def _moments(images: LazyRows, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance over `axes`, merged chunk by chunk (Chan, Golub & LeVeque 1983): no cancellation."""
-    count = 0.0
+def _moments(images: LazyRows, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Mean and variance over `axes`, merged chunk by chunk (Chan, Golub & LeVeque 1983): no cancellation.
+
+    And grey and contrast, see `Standardisation`; of images that are all flat the contrast is 0.
+    """
+    count, grey, power = 0.0, np.zeros((images.shape[1], 1, 1)), 0.0
     mean = squares = np.zeros((1, 1, 1, 1))
     chunk_bytes = 2**24 * images.dtype.itemsize // 8  # of stored values: 16 MiB as float64
     for chunk in row_chunks(images, chunk_bytes):
@@ -97,4 +106,7 @@ def _moments(images: LazyRows, axes: tuple[int, ...]) -> tuple[np.ndarray, np.nd
         )
         mean = mean + delta * (n / (count + n))
         count += n
-    return mean[0], squares[0] / count
+        grey = grey + values.mean((2, 3)).sum(0)[:, None, None]
+        power += float(values.var((2, 3)).mean(1).sum())
+    grey, contrast = grey / images.shape[0], float(np.sqrt(power / images.shape[0]))
+    return mean[0], squares[0] / count, grey, contrast if contrast > RELATIVE_FLOOR * np.abs(grey).max() else 0.0

@@ -3,9 +3,14 @@
 import hashlib
 import io
 import json
+import lzma
+import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -27,6 +32,12 @@ SHARED_FILE = "shared.json"
 TUNING_FILE, FIELDS_FILE, CURVES_FILE, EXCITING_FILE = "tuning.csv", "fields.npz", "curves.npz", "most_exciting.npz"
 """What experiments on a fitted model leave in its folder."""
 
+_DAMAGED_NPZ = (
+    *(ValueError, KeyError, OSError, EOFError, RuntimeError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""What reading a damaged .npz may raise: any byte may be another one, also those that say how it is compressed."""
+
 
 def write_text(path: Path, text: str) -> None:
     """`text` as UTF-8, whole or not at all."""
@@ -41,6 +52,26 @@ def read_texts(path: Path) -> pd.DataFrame:
     if text.partition("\n")[0].endswith("\r"):  # lines end as those of Windows
         text = text.replace("\r\n", "\n")
     return pd.read_csv(io.StringIO(text, newline=""), dtype=str, keep_default_na=False, lineterminator="\n")
+
+
+def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, those of these names or all; no code in the file is run, whoever wrote it.
+
+    Raises `FormatError`, which says why, for a file that is missing, truncated or damaged, or that lacks a name.
+    """
+    try:
+        with open(path, "rb") as opened:  # a damaged one numpy would leave open
+            if not zipfile.is_zipfile(opened):
+                raise zipfile.BadZipFile("no whole .npz file")
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in (file.files if names is None else names)}
+    except _DAMAGED_NPZ as error:
+        raise FormatError(f"{path.name} cannot be read: {error}") from error
+    strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+    if strange:
+        raise FormatError(f"{path.name} cannot be read: {', '.join(strange)} is no array")
+    return arrays
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:

@@ -131,7 +131,10 @@ def grouping(barcodes: ArrayLike, options: TypeOptions) -> Grouping:
 
 
 def labels_by_number(barcodes: np.ndarray, numbers: Sequence[int], options: TypeOptions) -> dict[int, np.ndarray]:
-    """For each number of types that the barcodes allow the labels by a mixture of so many, -1 for silent neurons."""
+    """For each number of types that the barcodes allow the labels by a mixture of so many, -1 for silent neurons.
+
+    As in `grouping` type 0 is the largest; a Gaussian that is no neuron's most probable one is no type.
+    """
     heard = _heard(barcodes)
     found: dict[int, np.ndarray] = {}
     if not heard.any():
@@ -140,7 +143,7 @@ def labels_by_number(barcodes: np.ndarray, numbers: Sequence[int], options: Type
     possible = [number for number in numbers if number <= n_distinct(points)]
     for number, mixture in mixtures(points, possible if len(points) > 1 else [], options).items():
         found[number] = np.full(len(barcodes), NO_TYPE)
-        found[number][heard] = mixture_clusters(mixture, points).labels
+        found[number][heard] = by_size(mixture_clusters(mixture, points).labels)
     return found
 
 
@@ -163,6 +166,15 @@ def _by_mixture(points: np.ndarray, options: TypeOptions) -> tuple[Clusters, pd.
     bic = _table(list(found), [float(mixture.bic(points)) for mixture in found.values()])
     number = options.n_types or int(bic["n_types"][bic["bic"].argmin()])
     return mixture_clusters(found[number], points), bic
+
+
+def more_could_be_tried(found: CellTypes) -> bool:
+    """Whether the BIC is lowest at the most types that were tried, and the barcodes allow more."""
+    if found.options.n_types is not None or not len(found.bic):
+        return False
+    most = found.options.max_types
+    lowest = int(found.bic["n_types"][found.bic["bic"].argmin()])
+    return lowest == most < n_distinct(reduced(found.barcodes[_heard(found.barcodes)], found.options))
 
 
 def _table(numbers: list[int], values: list[float]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from whatwhere.catalogue import load_model
 from whatwhere.celltypes.barcodes import check_barcodes, maps_to_measure, model_barcodes, remembered_maps
-from whatwhere.celltypes.finding import NO_TYPE, CellTypes, find_types
+from whatwhere.celltypes.finding import NO_TYPE, CellTypes, find_types, more_could_be_tried
 from whatwhere.celltypes.options import TypeOptions
 from whatwhere.celltypes.refits import Observe, fit_refits, fitted_recording, plan_refits, refit_stability
 from whatwhere.celltypes.stability import Stability
@@ -136,7 +136,7 @@ def types_of_run(
     stability, notes = None, list(_notes(found))
     if plan is not None:
         assert recording is not None
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         done = fit_refits(plan, observe)
         notes += [f"{label}: {note}" for label, of in done.notes.items() for note in of]
         if done.interrupted:
@@ -152,9 +152,11 @@ def _checked(run: Path, folder: str | Path | None, overwrite: bool) -> Path:
     place = (run if run.is_dir() else run.parent) if folder is None else Path(folder)
     if place.exists() and not place.is_dir():
         raise RunError(f"{place} is a file: choose a folder for the types.")
-    if (place / TYPES_FILE).exists() and not overwrite:
+    there = [name for name in (TYPES_FILE, TYPES_TABLE) if (place / name).exists()]  # the table may be of others
+    if there and not overwrite:
         raise RunError(
-            f"{place} holds types already: use --overwrite to replace them (refits stay), or another folder."
+            f"{place} holds types already, {there[0]}: use --overwrite to replace them (refits stay), or another"
+            " folder."
         )
     return place
 
@@ -168,12 +170,10 @@ def _notes(found: CellTypes) -> list[str]:
     asked = found.options.n_types
     if asked is not None and found.n_types < asked:
         notes.append(f"of {asked} types asked for, {found.n_types} hold a neuron")
-    if (
-        found.options.n_types is None
-        and len(found.bic)
-        and found.n_types == found.bic["n_types"].max() < len(found.labels)
-    ):
-        notes.append(f"the BIC is lowest at {found.n_types} types, the most that were tried: try more (--max-types)")
+    if more_could_be_tried(found):
+        notes.append(
+            f"the BIC is lowest at {found.options.max_types} types, the most that were tried: try more (--max-types)"
+        )
     return notes
 
 

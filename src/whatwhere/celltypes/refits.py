@@ -15,10 +15,9 @@ from whatwhere.celltypes.matching import MatchedMaps, match_maps
 from whatwhere.celltypes.stability import Stability, stability_of
 from whatwhere.comparison.fits import check_fits, fit_all
 from whatwhere.comparison.plan import Fit, Plan
-from whatwhere.comparison.subsets import with_split
 from whatwhere.errors import InputError, OptionError
 from whatwhere.estimators import CNN, Observer
-from whatwhere.recording import Recording
+from whatwhere.recording import Recording, with_split
 
 _MATCHED_ON, _AT_ONCE = 256, 16
 """Images that feature maps of two fits are compared on, and so many at a time."""
@@ -65,26 +64,13 @@ def fitted_recording(model: CNN, recording: Recording) -> Recording:
 
     Raises `InputError` where the recording is another one, or lacks some of the neurons. Reads all of it.
     """
-    some = recording.select_neurons(_positions(model, recording))
-    whole = recording if recording.n_neurons == some.n_neurons else some
-    declared = with_split(whole, model.options_.training.validation_fraction, model.seed)
-    if not any(one.fingerprint() == model.fingerprint_ for one in (whole, declared)):
+    seen = model.seen(recording)
+    if not model.was_fitted_to(seen):
         raise InputError(
             f"{recording.name} is not the recording that the model was fitted to (its contents differ): its images"
             " would show other feature maps, and refits would not be of the same model. Give that recording, or none."
         )
-    return declared
-
-
-def _positions(model: CNN, recording: Recording) -> list[int]:
-    found = {str(neuron): position for position, neuron in enumerate(recording.neurons.index)}
-    missing = [neuron for neuron in model.neurons_ if neuron not in found]
-    if missing:
-        raise InputError(
-            f"{recording.name} lacks {len(missing):,} of the {len(model.neurons_):,} neurons that the model was fitted"
-            " to: give the recording that it was fitted to."
-        )
-    return [found[neuron] for neuron in model.neurons_]
+    return with_split(seen, model.options_.training.validation_fraction, model.seed)
 
 
 def _again(model: CNN, seed: int) -> CNN:

@@ -39,7 +39,9 @@ def insilico(
     smoothness: Annotated[
         float | None, typer.Option(help="Of most exciting images: a Gaussian's width, pixels (default 1).")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the neurons drawn, and of the starts of most exciting images.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the neurons drawn, and of the starts of most exciting images (0).")
+    ] = None,
     memory: Annotated[float, typer.Option(help="GiB that images and feature maps may take at once.")] = 1.0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what the folder holds, experiments not asked for again, too.")
@@ -56,7 +58,10 @@ def insilico(
     given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     if given and not mei:
         raise OptionError(f"{' and '.join(given)}: of most exciting images, which are not asked for: add --mei.")
+    if seed is not None and neurons is None and not mei:
+        raise OptionError("--seed has nothing to act on without --neurons or --mei: leave it out.")
     check_recording_options(recording, format, nonfinite)
+    seed = seed or 0
     exciting = MostExcitingOptions(**given, seed=seed)
     options = StudyOptions(
         fields=fields,
@@ -70,11 +75,11 @@ def insilico(
     out = out or (run if run.is_dir() else run.parent)
     check_out(out, overwrite=overwrite)
     model = load_model(run)
-    images = (
-        None
-        if recording is None
-        else formats.load(recording, format, nonfinite=nonfinite or RunOptions().nonfinite).images
-    )
+    images = None
+    if recording is not None:
+        loaded = formats.load(recording, format, nonfinite=nonfinite or RunOptions().nonfinite)
+        images = loaded.images
+        console.show_notes(filter(None, [model.doubt(loaded)]))
     found = study(model, options, images=images, told=lambda text: console.out.print(text, markup=False))
 
     from whatwhere.report.insilico import draw_study  # drawing is loaded only where something is drawn

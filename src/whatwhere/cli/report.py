@@ -37,7 +37,7 @@ def report(
     from whatwhere.report.explorer import check_path, write_report  # drawing is loaded only where something is drawn
 
     check_recording_options(recording, format, nonfinite)
-    check_runs(runs)
+    check_runs(runs, recording is not None)
     path = runs[0] / REPORT_FILE if out is None else out
     check_path(path, overwrite or out is None)
     loaded = formats.load(recording, format, nonfinite=nonfinite or RunOptions().nonfinite) if recording else None

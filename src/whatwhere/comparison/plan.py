@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from whatwhere.catalogue import MODELS, make_model, model_of
-from whatwhere.comparison.subsets import check_numbers, nested_rows, with_split
+from whatwhere.comparison.subsets import check_numbers, nested_rows
 from whatwhere.errors import InputError, OptionError
 from whatwhere.estimators import CNN, Estimator
 from whatwhere.plain_options import merge
-from whatwhere.recording import Recording
+from whatwhere.recording import Recording, with_split
 from whatwhere.runs import own_values
 
 

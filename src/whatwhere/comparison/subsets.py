@@ -1,7 +1,6 @@
 """One split for all models, and nested subsets of the images for a learning curve."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -11,22 +10,6 @@ from whatwhere.recording import Recording
 
 ALL = "all"
 """In a list of numbers of images: all that there are."""
-
-
-def with_split(recording: Recording, fraction: float, seed: int) -> Recording:
-    """The recording with its split for validation declared: whatever is fitted to it then, with any seed, has that one.
-
-    Its own split where it has one, else that of `Recording.split`.
-
-    >>> declared = with_split(Recording(np.zeros((10, 4, 4)), np.arange(10.0)), 0.2, seed=1)
-    >>> all(len(declared.split(0.5, seed)[1]) == 2 for seed in range(9))
-    True
-    """
-    if recording.validation is not None:
-        return recording
-    mask = np.zeros(recording.n_images, bool)
-    mask[recording.split(fraction, seed)[1]] = True
-    return replace(recording, validation=mask)
 
 
 def check_numbers(images: Sequence[int | str], n_images: int) -> list[int]:

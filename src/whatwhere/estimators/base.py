@@ -22,7 +22,7 @@ from whatwhere.heldout import HeldOut, as_responses
 from whatwhere.metrics import ScoreTable, correlation, score_table
 from whatwhere.model import Shapes
 from whatwhere.parallel import ALONE, Parallel, helps
-from whatwhere.recording import Recording
+from whatwhere.recording import Recording, with_split
 from whatwhere.recording_parts import check_image_rows
 from whatwhere.rows import LazyRows, by_columns, is_lazy
 from whatwhere.schedule import Progress
@@ -125,6 +125,9 @@ class Estimator(BaseEstimator, ABC):
             "standardisation/mean": self.standardisation_.mean,
             "standardisation/std": self.standardisation_.std,
         }
+        if self.standardisation_.grey is not None and self.standardisation_.contrast is not None:
+            arrays["standardisation/grey"] = self.standardisation_.grey
+            arrays["standardisation/contrast"] = np.array([self.standardisation_.contrast])
         tensors = {**self.tensors(), **{name: torch.tensor(array) for name, array in arrays.items()}}
         return save_model(Path(folder), tensors, description, self.history_)
 
@@ -157,7 +160,7 @@ class Estimator(BaseEstimator, ABC):
             mean, std = (tensors[f"standardisation/{name}"].numpy() for name in ("mean", "std"))
             for name, statistic in (("mean", mean), ("std", std)):
                 expect_shape(f"standardisation/{name}", statistic, (1, 1, 1), image_shape)
-            estimator.standardisation_ = Standardisation(mean, std)
+            estimator.standardisation_ = Standardisation(mean, std, *_looks(tensors, shapes.n_channels))
             expect_shape("neurons", np.array(estimator.neurons_), (shapes.n_neurons,))
             expect_shape("mean_responses", estimator.mean_responses_, (shapes.n_neurons,))
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
@@ -210,7 +213,32 @@ class Estimator(BaseEstimator, ABC):
         They are found by their identifiers.
         """
         self.check_fitted()
-        return recording.select_neurons(self._positions(recording))
+        positions = self._positions(recording)
+        return recording if positions == list(range(recording.n_neurons)) else recording.select_neurons(positions)
+
+    def was_fitted_to(self, recording: Recording) -> bool:
+        """Whether the model's neurons in this recording, and its images, are what it was fitted to. Reads all of it.
+
+        By the fingerprint, of the recording as it is or with the model's own split declared (`with_split`). So False,
+        too, where it was fitted to some of the images, or under the split of another seed.
+        """
+        seen = self.seen(recording)
+        if seen.fingerprint() == self.fingerprint_:
+            return True
+        options = self.asked()["options"]
+        fraction = options.get("training", options).get("validation_fraction")
+        if fraction is None or seen.validation is not None:
+            return False
+        return with_split(seen, fraction, self.asked()["seed"]).fingerprint() == self.fingerprint_
+
+    def doubt(self, recording: Recording) -> str:
+        """What speaks against this recording being the one fitted, in words; empty where nothing does. Reads all."""
+        if set(self.neurons_) <= {str(neuron) for neuron in recording.neurons.index} and self.was_fitted_to(recording):
+            return ""
+        return (
+            f"{recording.name} is not what the model was fitted to, or not all of it: its images, responses or split"
+            " for validation differ"
+        )
 
     def _positions(self, recording: Recording) -> list[int]:
         positions = {str(neuron): position for position, neuron in enumerate(recording.neurons.index)}
@@ -293,6 +321,16 @@ def expect_shape(name: str, array: np.ndarray, *shapes: tuple[int, ...]) -> None
     """Raises `FormatError` unless an array read from a file has one of the shapes."""
     if array.shape not in shapes:
         raise FormatError(f"{name} has shape {array.shape}, expected {' or '.join(map(str, shapes))}.")
+
+
+def _looks(tensors: dict[str, Tensor], n_channels: int) -> tuple[np.ndarray, float] | tuple[()]:
+    """Grey and contrast of a `Standardisation`, which models of before they were kept lack."""
+    if "standardisation/contrast" not in tensors:
+        return ()
+    grey, contrast = (tensors[f"standardisation/{name}"].numpy() for name in ("grey", "contrast"))
+    expect_shape("standardisation/grey", grey, (n_channels, 1, 1))
+    expect_shape("standardisation/contrast", contrast, (1,))
+    return grey, float(contrast[0])
 
 
 def shapes_of(recording: Recording) -> Shapes:

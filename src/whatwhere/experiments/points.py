@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
 from whatwhere.errors import FormatError, InputError
 from whatwhere.files import replacing
-from whatwhere.storage import write_text
+from whatwhere.storage import read_npz, write_text
 
 POINTS = "points"
 DONE, FAILED = "done", "failed"
@@ -105,9 +104,8 @@ def read_arrays(folder: Path, point: Point) -> dict[str, np.ndarray]:
     """The arrays kept of a point; raises `FormatError` where they are missing or damaged."""
     file = folder / POINTS / f"{point.name}.npz"
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, BadZipFile) as error:
+        return read_npz(file)
+    except FormatError as error:
         raise FormatError(f"{file} cannot be read ({error}): delete {point.name}.json too, and run again.") from error
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ from whatwhere.exploration.attention import attention
 from whatwhere.exploration.commands import command_of, said_of_command
 from whatwhere.exploration.explored import Cropped, Difference, Explored, ExploredRun
 from whatwhere.exploration.extras import Extras, read_extras
-from whatwhere.exploration.folders import check_runs
+from whatwhere.exploration.folders import check_runs, needs_recording
 from whatwhere.exploration.pairing import check_one_recording
 from whatwhere.exploration.parts import (
-    MOST_FIELDS,
     feature_parts,
     filters_of,
     linear_fields_of,
     locations_of,
     where_parts,
+    why_no_fields,
 )
 from whatwhere.metrics import SCORES, interval_over_neurons
 from whatwhere.recording import Recording
@@ -40,17 +40,21 @@ _RESAMPLES = 500  # of intervals that a run does not keep
 def explore_runs(folders: Sequence[str | Path], recording: Recording | None = None) -> Explored:
     """What is shown of the runs in these folders, each by the name of its folder.
 
-    recording: for runs that lack what is known of it (they were not fitted by `whatwhere fit`). Raises `RunError` for a
-    folder that holds no run, `FormatError` for one that is damaged, `InputError` for a recording that lacks
-    neurons, and for runs of different recordings.
+    recording: for runs that lack what is known of it (they were not fitted by `whatwhere fit`), or scores; another one
+    than was fitted is said to be. Raises `RunError` for a folder that holds no run, `FormatError` for one that is
+    damaged, `OptionError` for a recording that no run needs, `InputError` for one that lacks neurons, and for runs
+    of different recordings.
     """
-    paths = check_runs(folders)
+    paths = check_runs(folders, recording is not None)
     names = _distinct([path.resolve().name for path in paths])
     return _explored([_of_folder(name, path, recording) for name, path in zip(names, paths, strict=True)])
 
 
-def explore_models(models: Mapping[str, Estimator], recording: Recording, extras: Extras | None = None) -> Explored:
-    """What is shown of fitted models, by name, and the recording that they were fitted to."""
+def explore_models(models: Mapping[str, Estimator], recording: Recording) -> Explored:
+    """What is shown of fitted models, by name, and the recording that they were fitted to.
+
+    Another one is shown, too, and said to be: it is read whole.
+    """
     if not models:
         raise OptionError("no model was given: expected at least one.")
     for model in models.values():
@@ -60,21 +64,24 @@ def explore_models(models: Mapping[str, Estimator], recording: Recording, extras
         scores = scores_of(model, recording)
         table = None if scores is None else neuron_table(model, scores)
         summary = {} if scores is None else scores.summary
-        runs.append(_run(name, model, table, summary, data_of(model, recording), extras or Extras(), name))
+        told = (model.doubt(recording),)
+        runs.append(_run(name, model, table, summary, data_of(model, recording), Extras(), name, told))
     return _explored(runs)
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """The names, those that come again with a number.
+    """The names, those that come again with the first number that is free.
 
-    >>> _distinct(["run", "run", "other"])
-    ['run', 'run (2)', 'other']
+    >>> _distinct(["run", "run", "other", "run (2)"])
+    ['run', 'run (3)', 'other', 'run (2)']
     """
-    seen: dict[str, int] = {}
-    found = []
+    taken = set(names)
+    found: list[str] = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+        if name in found:
+            name = next(free for number in count(2) if (free := f"{name} ({number})") not in taken)
+            taken.add(name)
+        found.append(name)
     return found
 
 
@@ -82,11 +89,13 @@ def _of_folder(name: str, folder: Path, recording: Recording | None) -> Explored
     model = load_model(folder)
     data = read_data(folder, model.shapes_.n_neurons)
     table, summary = _kept_scores(folder, model)
-    if data is None and recording is not None:
-        data = data_of(model, recording)
+    told: tuple[str, ...] = ()
+    if recording is not None and needs_recording(folder):
+        told = (model.doubt(recording),)
+        data = data or data_of(model, recording)
         if table is None and (scores := scores_of(model, recording)) is not None:
             table, summary = neuron_table(model, scores), scores.summary
-    return _run(name, model, table, summary, data, read_extras(folder, model), str(folder))
+    return _run(name, model, table, summary, data, read_extras(folder, model), str(folder), told)
 
 
 def _kept_scores(folder: Path, model: Estimator) -> tuple[pd.DataFrame | None, dict[str, Any]]:
@@ -131,6 +140,7 @@ def _run(
     data: RunData | None,
     extras: Extras,
     folder: str,
+    told: tuple[str, ...] = (),
 ) -> ExploredRun:
     data = data or RunData({}, None)
     shapes = model.shapes_
@@ -139,7 +149,7 @@ def _run(
     weights, kernels, same = feature_parts(model)
     field, field_name = filters_of(model), "filter"
     if field is None:
-        field, field_name = extras.fields or linear_fields_of(model), "linearised field"
+        field, field_name = _linearised(model, extras.fields), "linearised field"
     scores = None if table is None else _scores_of(table)
     command = data.facts.get("command", "")
     return ExploredRun(
@@ -163,7 +173,10 @@ def _run(
         held=data.held,
         history=model.history_,
         facts=data.facts,
-        attention=attention(data.facts, model.stopped_, model.neurons_, scores, locations),
+        attention=(
+            *(f"{sentence}." for sentence in told if sentence),
+            *attention(data.facts, model.stopped_, model.neurons_, scores, locations),
+        ),
         absent=_absent(model, data, scores, masks, field),
         settings=yaml.safe_dump(model.description(), sort_keys=False, default_flow_style=None, width=100),
         seed=int(model.asked()["seed"]),
@@ -173,6 +186,13 @@ def _run(
         command_note="" if command else said_of_command(model),
         fingerprint=model.fingerprint_,
     )
+
+
+def _linearised(model: Estimator, written: Cropped | None) -> Cropped | None:
+    """Fields of all neurons, those written before those found here; else those of some."""
+    if written is not None and written.made is None:
+        return written
+    return linear_fields_of(model) or written
 
 
 def _scores_of(table: pd.DataFrame) -> pd.DataFrame:
@@ -191,8 +211,13 @@ def _absent(
         found.append(f"no map of the visual field: this {model.name} model sees the whole image")
     if field is None:
         found.append(
-            f"no linearised fields: of more than {MOST_FIELDS:,} neurons they are shown once `whatwhere insilico`"
-            " has written them into the run's folder"
+            f"no linearised fields: {why_no_fields(model)} they are shown once `whatwhere insilico --recording` has"
+            " written them into the run's folder"
+        )
+    elif field.made is not None:
+        found.append(
+            f"no linearised fields of {int((~field.made).sum()):,} of {len(field.made):,} neurons: `whatwhere insilico`"
+            " has written those of the others alone (--neurons)"
         )
     if scores is None:
         found.append("no scores: the run was not scored on a test set of two images or more")

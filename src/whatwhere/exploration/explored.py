@@ -17,11 +17,13 @@ class Cropped:
     - edges (n_neurons, 2): row and column, in pixels of the image, of the upper left corner (not the centre) of the
       first value
     - step: pixels of the image from one value to the next
+    - made (n_neurons,), bool: neurons that there is something of, the others have zeros; None: all
     """
 
     values: np.ndarray
     edges: np.ndarray
     step: int = 1
+    made: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,6 @@
 """What other analyses left in a run's folder, and a report shows: cell types, linearised fields, exciting images."""
 
-import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from whatwhere.estimators import Estimator
 from whatwhere.exploration.crops import whole
 from whatwhere.exploration.explored import Cropped
 from whatwhere.runs import TYPES_TABLE
-from whatwhere.storage import EXCITING_FILE, FIELDS_FILE, read_texts
+from whatwhere.storage import EXCITING_FILE, FIELDS_FILE, read_npz, read_texts
 
 NO_TYPE_NAME = "none"
 
@@ -24,7 +23,7 @@ class Extras:
 
     - types: one row a neuron, in the model's order, columns `type` (text, "none" for a neuron without) and `confidence`
       (NaN where unknown)
-    - fields: each neuron's linearised field
+    - fields: each neuron's linearised field, or that of some, see `Cropped.made`
     - exciting (n_neurons, n_channels, height, width): the image that excites each most, NaN where not asked for
     """
 
@@ -38,7 +37,7 @@ def read_extras(folder: Path, model: Estimator) -> Extras:
 
     - `types.csv`: columns `neuron`, `type` (empty for none), and optionally `confidence`
     - `fields.npz`: `fields` (n_neurons, n_channels, h, w), `corners` (n_neurons, 2), row and column in the image of
-      their first pixel, and `neurons`; where it is of some neurons only it is left out
+      their first pixel, and `neurons`, all or some of them
     - `most_exciting.npz`: `images` (n_neurons, n_channels, height, width) and `neurons`, all or some of them
 
     Raises `FormatError` for a file that is damaged or of other neurons.
@@ -82,10 +81,11 @@ def _fields(path: Path, model: Estimator) -> Cropped | None:
         )
     if corners.shape != (len(places), 2):
         raise FormatError(f"{path}: corners has shape {corners.shape}, expected ({len(places)}, 2).")
-    if len(places) < model.shapes_.n_neurons:
-        return None
-    order = np.argsort(places)
-    return whole(fields[order], corners[order] - 0.5)
+    n_neurons = model.shapes_.n_neurons
+    of_all, edges = np.zeros((n_neurons, *fields.shape[1:]), np.float32), np.zeros((n_neurons, 2), np.float32)
+    of_all[places], edges[places] = fields, corners - 0.5
+    made = np.isin(np.arange(n_neurons), places)
+    return replace(whole(of_all, edges), made=None if made.all() else made)
 
 
 def _exciting(path: Path, model: Estimator) -> np.ndarray | None:
@@ -109,11 +109,9 @@ def _arrays(path: Path, model: Estimator, *names: str) -> tuple[np.ndarray, list
     if not path.exists():
         return None
     try:
-        if not zipfile.is_zipfile(path):  # numpy would leave it open
-            raise zipfile.BadZipFile("no whole .npz file")
-        with np.load(path, allow_pickle=False) as file:
-            arrays, neurons = [np.asarray(file[name], np.float32) for name in names], file["neurons"].tolist()
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        found = read_npz(path, [*names, "neurons"])
+        arrays, neurons = [np.asarray(found[name], np.float32) for name in names], found["neurons"].tolist()
+    except (ValueError, TypeError) as error:
         raise FormatError(f"{path} cannot be read ({error}): expected arrays {', '.join(names)}, neurons.") from None
     places = {name: place for place, name in enumerate(model.neurons_)}
     strangers = [name for name in neurons if name not in places]

@@ -8,6 +8,7 @@ from whatwhere.estimators import CNN, Estimator, PosteriorCNN
 from whatwhere.exploration.crops import around_peaks, cut, peaks_and_side, whole
 from whatwhere.exploration.explored import Cropped, Posterior
 from whatwhere.insilico import StudyOptions, study
+from whatwhere.insilico.choosing import as_subject
 
 LEVEL = 0.9
 """Of the credible regions."""
@@ -67,9 +68,17 @@ def filters_of(model: Estimator) -> Cropped | None:
 
 
 def linear_fields_of(model: Estimator) -> Cropped | None:
-    """Linearised fields of a network of at most `MOST_FIELDS` neurons, averaged over white noise; None of another."""
-    if not isinstance(model, CNN) or model.shapes_.n_neurons > MOST_FIELDS:
+    """Linearised fields of a network, averaged over white noise; None of another model, and where `why_no_fields`."""
+    if not isinstance(model, CNN) or why_no_fields(model):
         return None
     found = study(model, StudyOptions(gratings=None)).fields
     assert found is not None  # it was asked for
     return whole(found.values, found.corners - 0.5)
+
+
+def why_no_fields(model: Estimator) -> str:
+    """Why a report does not find the linearised fields of a network; empty where it does."""
+    if model.shapes_.n_neurons > MOST_FIELDS:
+        return f"of more than {MOST_FIELDS:,} neurons"
+    subject = as_subject(model)
+    return f"of images of unknown contrast ({subject.why_unknown})" if subject.statistics is None else ""

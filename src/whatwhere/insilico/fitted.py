@@ -24,7 +24,8 @@ class NetworkSubject(Subject):
         self.network = network
         self.image_shape = (shapes.n_channels, shapes.height, shapes.width)
         self.names = model.neurons_
-        self.statistics = ImageStatistics.of_standardisation(model.standardisation_, self.image_shape)
+        known = ImageStatistics.of_standardisation(model.standardisation_, self.image_shape)
+        self.statistics, self.why_unknown = known
         self.device = network.bias.device
         self.standardise = _Standardise(model.standardisation_, self.device)
         self.scale = torch.from_numpy(np.asarray(model.response_scale_, np.float32)).to(self.device)
@@ -71,7 +72,8 @@ class FilterSubject(Subject):
         self.model = model
         self.image_shape = (shapes.n_channels, shapes.height, shapes.width)
         self.names = model.neurons_
-        self.statistics = ImageStatistics.of_standardisation(model.standardisation_, self.image_shape)
+        known = ImageStatistics.of_standardisation(model.standardisation_, self.image_shape)
+        self.statistics, self.why_unknown = known
         self.device = torch.device("cpu")
         self.standardise = _Standardise(model.standardisation_, self.device)
         self.offset, self.scale = (torch.from_numpy(array) for array in (model.offset_, model.scale_))

@@ -61,7 +61,21 @@ class ImageStatistics:
         return cls(total / images.shape[0], float(np.sqrt(squares / images.shape[0])))
 
     @classmethod
-    def of_standardisation(cls, standardisation: Standardisation, image_shape: tuple[int, int, int]) -> Self:
-        """What a fitted model knows of its images: the statistics that it standardises them by."""
-        mean = np.broadcast_to(standardisation.mean, image_shape)
-        return cls(mean, float(np.sqrt(np.mean(standardisation.std**2))))
+    def of_standardisation(
+        cls, standardisation: Standardisation, image_shape: tuple[int, int, int]
+    ) -> tuple[Self | None, str]:
+        """What a fitted model knows of its training images: statistics, or None and why there are none.
+
+        The mean image where it standardises each pixel, else the mean of each channel; and the contrast. A model that
+        an earlier version kept knows only what it standardises by: then the standard deviation of all that varies
+        stands in for the contrast, which so includes how whole images differ in brightness.
+        """
+        mean, std, grey, contrast = (getattr(standardisation, name) for name in ("mean", "std", "grey", "contrast"))
+        if grey is not None and contrast is not None:
+            if contrast == 0:
+                return None, "its training images were all flat"
+            return cls(np.broadcast_to(mean if mean.shape == image_shape else grey, image_shape), contrast), ""
+        varies = std != 1.0  # what never varies has 1, and images that are taken as they are
+        if not varies.any():
+            return None, "it takes them as they are, and was kept by a version that did not note how they look"
+        return cls(np.broadcast_to(mean, image_shape), float(np.sqrt(np.mean(std[varies] ** 2)))), ""

@@ -24,8 +24,9 @@ class Subject(ABC):
     """(n_channels, height, width)."""
     names: list[str]
     """Identifiers of all neurons."""
-    statistics: ImageStatistics
-    """Of the images that the neurons were fitted to, as far as they know."""
+    statistics: ImageStatistics | None
+    """Of the images that the neurons were fitted to; None where they do not know, `why_unknown` says why."""
+    why_unknown: str = ""
     device: torch.device
     numbers: int
     """Floating-point numbers that one image of one neuron needs, with the gradient, roughly."""
@@ -66,8 +67,16 @@ def chosen_neurons(subject: Subject, neurons: Any) -> np.ndarray:
 
 
 def statistics_for(subject: Subject, statistics: ImageStatistics | None) -> ImageStatistics:
-    """Those given, or the subject's own; raises `InputError` where those given are of images of another shape."""
+    """Those given, or the subject's own.
+
+    Raises `InputError` where those given are of images of another shape, or none are and the subject does not know.
+    """
     if statistics is None:
+        if subject.statistics is None:
+            raise InputError(
+                f"the model does not know which grey and contrast its images have ({subject.why_unknown}): give the"
+                " recording (--recording), or statistics=ImageStatistics.of(recording.images)."
+            )
         return subject.statistics
     if statistics.mean.shape != subject.image_shape:
         raise InputError(

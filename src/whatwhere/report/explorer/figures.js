@@ -95,11 +95,17 @@ function drawPosterior(canvas, i) {
 function drawFieldOf(canvas, i) {
   const spec = state.run.field, cell = cellOf(spec, i);
   if (!cell) return "";
+  if (spec.made && !unpack(spec.made)[i]) return notMade(canvas);
   const n = spec.channels, width = cell.width / n;
   if (n === 1) drawPiece(canvas, signedCanvas(cell), spec, i);
   else drawChannels(canvas, cell, n, width, widthOf(canvas.parentElement));
   const channels = n > 1 ? ` Channels 0 to ${n - 1} from left to right.` : "";
   return `Red: brighter excites it; blue: darker does. ${sentence(rangeText(spec, i, cell.height, width))}.${channels}`;
+}
+
+function notMade(canvas) {
+  prepare(canvas, widthOf(canvas.parentElement), 24);
+  return "Not made for this neuron.";
 }
 
 function sentence(text) { return text.charAt(0).toUpperCase() + text.slice(1); }
@@ -120,10 +126,7 @@ function drawChannels(canvas, cell, n, width, room) {
 function drawExciting(canvas, i) {
   const spec = state.run.exciting, cell = cellOf(spec, i);
   if (!cell) return "";
-  if (!unpack(spec.made)[i]) {
-    prepare(canvas, widthOf(canvas.parentElement), 24);
-    return "Not made for this neuron.";
-  }
+  if (!unpack(spec.made)[i]) return notMade(canvas);
   const width = widthOf(canvas.parentElement), ratio = cell.height / cell.width;
   const shown = Math.min(width, 250 / ratio);
   enlarge(prepare(canvas, width, shown * ratio), plainCanvas(cell), 0, 0, shown, shown * ratio);

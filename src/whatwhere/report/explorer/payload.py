@@ -1,6 +1,7 @@
 """What the page draws from, as plain values for JSON: the names here are those that its script reads."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,7 @@ def _signed(cropped: Cropped, most: float) -> dict[str, Any]:
         "step": cropped.step,
         "limits": packed(limits),
         "signed": bool((cropped.values < 0).any()),
+        "made": None if cropped.made is None else packed(cropped.made, "u1"),
     }
 
 
@@ -159,7 +161,9 @@ def coarser(cropped: Cropped, most: float) -> Cropped:
     """The same with at most so many values a neuron: means over squares of values."""
     n_values = math.prod(cropped.values.shape[1:])
     step = max(1, math.ceil(math.sqrt(n_values / max(most, 1.0))))
-    return cropped if step == 1 else Cropped(shrunken(cropped.values, step), cropped.edges, cropped.step * step)
+    if step == 1:
+        return cropped
+    return replace(cropped, values=shrunken(cropped.values, step), step=cropped.step * step)
 
 
 def _beside(values: np.ndarray) -> np.ndarray:
@@ -261,7 +265,7 @@ def _history(history: pd.DataFrame) -> dict[str, Any] | None:
     if "step" in history and len(history):
         candidates = []
         for number, part in _by_candidate(history):
-            some = part.iloc[spaced(len(part), _MOST_CHECKS)]
+            some = part.iloc[_checks(part["validation_loss"])]
             columns = {name: _finite(some[name]) for name in ("step", "training_loss", "validation_loss")}
             candidates.append({"number": int(number), **columns, "rate": _finite(some["learning_rate"])})
         return {"kind": "steps", "candidates": candidates}
@@ -270,6 +274,13 @@ def _history(history: pd.DataFrame) -> dict[str, Any] | None:
         rows = {name: _finite(history[name]) for name in names}
         return {"kind": "strengths", "names": names, "values": rows, "losses": _finite(history["validation_loss"])}
     return None
+
+
+def _checks(losses: Any) -> np.ndarray:
+    """Which rows of a long history are shown: evenly spaced ones, and that of the lowest loss."""
+    values = np.asarray(losses, float)
+    best = np.where(np.isfinite(values), values, np.inf).argmin()
+    return np.union1d(spaced(len(values), _MOST_CHECKS), best)
 
 
 def _by_candidate(history: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
