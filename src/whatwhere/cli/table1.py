@@ -10,8 +10,7 @@ from whatwhere.cli import console
 from whatwhere.cli.grids import numbers
 from whatwhere.errors import OptionError
 from whatwhere.estimators import Observer
-from whatwhere.experiments.table1 import load_scans, paper_form, run_table1
-from whatwhere.runs import check_folder
+from whatwhere.experiments.table1 import check_folders, load_scans, paper_form, run_table1
 
 NAME = "table1"
 
@@ -50,9 +49,9 @@ def table1(
     if drawn != list(range(drawn[0], drawn[0] + len(drawn))):
         raise OptionError(f"--seeds is {seeds!r}: {NAME} takes seeds that follow each other, such as 0-2.")
     recordings = load_scans(data, numbers("--scans", scans), neurons=size[0] if size else None, seed=drawn[0])
+    check_folders(out, list(recordings), resume=resume, overwrite=overwrite)
     told: set[str] = set()
     for scan, recording in recordings.items():
-        check_folder(out / scan, resume=resume, overwrite=overwrite)
         console.show_new_notes([f"{scan}: {note}" for note in recording.notes], told)
 
     def observe(scan: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from whatwhere import runs
 from whatwhere.catalogue import load_model, make_model
 from whatwhere.checks import check_choice
 from whatwhere.errors import InputError, OptionError, RunError
@@ -16,7 +17,7 @@ from whatwhere.estimators.resume import CHECKPOINTS, note_asked
 from whatwhere.files import make_folder, replacing_folder
 from whatwhere.recording import Recording
 from whatwhere.run_data import data_of, keep_data
-from whatwhere.runs import Run, scores_of, write_run
+from whatwhere.runs import SEARCH_FILE, Run, scores_of, write_run
 from whatwhere.search.point import Failed, RecordingFile, Source, fit_point
 from whatwhere.search.pools import Pool
 from whatwhere.search.pruning import PRUNERS
@@ -28,7 +29,7 @@ from whatwhere.search.warm_start import path_order, predecessors
 from whatwhere.storage import CONFIG_FILE
 
 PRUNE_AFTER = 300
-SEARCH_FILE, BEST = "search.json", "best"
+BEST = "best"
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def search(
     with its reason.
 
     Raises `RunError` where the folder holds a search and neither `resume` nor `overwrite` is given, or one begun with
-    something else; `OptionError` for options that fit no point.
+    something else, or work of another kind; `OptionError` for options that fit no point.
     """
     folder, options = Path(folder), options or SearchOptions()
     recording = source.load() if isinstance(source, RecordingFile) else source
@@ -126,16 +127,8 @@ def search(
 
 
 def check_folder(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Raises `RunError` where the folder holds a search already and neither overwriting nor resuming was asked for."""
-    if overwrite and resume:
-        raise RunError("overwrite and resume exclude each other: choose one.")
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file: choose a folder.")
-    if (folder / SEARCH_FILE).exists() and not (overwrite or resume):
-        raise RunError(
-            f"{folder} holds a search already: use --resume to go on with it, --overwrite to replace it, or another"
-            " folder."
-        )
+    """Raises where a search must not begin in the folder; see `runs.check_folder`."""
+    runs.check_folder(folder, resume=resume, overwrite=overwrite, kind=runs.SEARCH, writes=RESULTS_FILE)
 
 
 def _plain(options: SearchOptions) -> dict[str, Any]:
