@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import whatwhere as ww
 from whatwhere.errors import FormatError, WriteError
+from whatwhere.files import replacing, replacing_folder
 from whatwhere.storage import (
     CONFIG_FILE,
     HISTORY_FILE,
@@ -302,3 +303,21 @@ def test_a_failing_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pyte
         write_text(tmp_path / "a.txt", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_processes_of_two_machines_with_one_number_do_not_share_a_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.node", lambda: "one")
+    with replacing(tmp_path / "a.txt") as ours, replacing_folder(tmp_path / "b") as our_folder:
+        ours.write_text("ours")
+        monkeypatch.setattr("platform.node", lambda: "other")
+        write_text(tmp_path / "a.txt", "theirs")
+        with replacing_folder(tmp_path / "b") as their_folder:
+            (their_folder / "theirs").touch()
+        assert (tmp_path / "a.txt").read_text() == "theirs"
+        assert (tmp_path / "b" / "theirs").exists()
+        (our_folder / "ours").touch()
+    assert (tmp_path / "a.txt").read_text() == "ours"
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["ours"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b"]
