@@ -16,6 +16,9 @@ from whatwhere.comparison.plan import options_of
 from whatwhere.errors import FormatError, InputError, OptionError, RunError
 from whatwhere.estimators import Estimator
 from whatwhere.metrics import correlation_with_average, holm, interval_over_neurons, paired_difference
+from whatwhere.run_data import read_data
+from whatwhere.runs import fit_run
+from whatwhere.storage import read_model, write_tensors
 
 VALUES: dict[str, Any] = {
     "core": {"kernel_sizes": [5], "n_maps": 2},
@@ -437,9 +440,28 @@ def test_one_neuron_and_a_constant_one(tmp_path: Path) -> None:
     responses = whole.responses.copy()
     responses[:, 1] = 2
     still = ww.Recording(whole.images, responses, test=whole.test, neurons=whole.neurons)
-    found = compare(still, ["ridge", "ols"], tmp_path / "still")
+    found = compare(still, ["ridge", "ols", "factorized"], tmp_path / "still", values=VALUES)
     assert found.neurons.loc[1, ["ridge", "ols"]].tolist() == [0, 0]
-    assert list(found.results["n_neurons"]) == [4, 4]
+    assert list(found.results["n_neurons"]) == [4, 4, 4]
+    for name in NAMES:  # what is worth saying of a fit is kept as by a fit of its own
+        values = {key: value for key, value in VALUES.items() if key in ("core", "training")}
+        values = {**values, **VALUES[name]} if name == "factorized" else VALUES[name]
+        run = fit_run(ww.make_model(name, values), still, tmp_path / "alone" / name)
+        kept = [read_data(folder / name, 4) for folder in (tmp_path / "alone", tmp_path / "still")]
+        assert kept[0].facts["notes"] == kept[1].facts["notes"] == list(run.model.notes_)
+        assert "1 of 4 neurons never vary (kept, scored 0): n3" in run.model.notes_
+        assert ww.load_model(tmp_path / "still" / name).notes_ == run.model.notes_
+
+
+def test_a_model_of_a_version_that_kept_no_notes_is_read(tmp_path: Path) -> None:
+    model = ww.Ridge([1.0]).fit(recording())
+    tensors, description, _ = read_model(model.save(tmp_path))
+    del description["notes"]
+    (tmp_path / "before").mkdir()
+    write_tensors(tmp_path / "before" / "model.safetensors", tensors, description)
+    found = ww.load_model(tmp_path / "before")
+    assert found.notes_ == ()
+    np.testing.assert_array_equal(found.predict(recording().images), model.predict(recording().images))
 
 
 @pytest.mark.parametrize(

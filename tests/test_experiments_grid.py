@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whatwhere.errors import FormatError, InputError, RunError
+from whatwhere.errors import FormatError, InputError, OptionError, RunError
 from whatwhere.experiments.grid import GridPlan, GridProgress, read_grid, run_grid
 from whatwhere.experiments.points import ALL, Failure, Outcome, Point, is_done, read_arrays, write_point
 from whatwhere.workers import DIED
@@ -162,7 +162,7 @@ def test_a_folder_begun_with_something_else_is_refused(tmp_path: Path, solvers: 
         run_grid(GRID, solvers.solve, out, asked=other, workers=1, resume=True)
     with pytest.raises(RunError, match="holds an experiment already: use --resume"):
         run_grid(GRID, solvers.solve, out, asked=ASKED, workers=1)
-    with pytest.raises(RunError, match="overwrite and resume exclude each other"):
+    with pytest.raises(OptionError, match="overwrite and resume exclude each other"):
         run_grid(GRID, solvers.solve, out, asked=ASKED, workers=1, resume=True, overwrite=True)
     with pytest.raises(RunError, match=r"results.csv is a file: choose a folder"):
         run_grid(GRID, solvers.solve, out / "results.csv", asked=ASKED, workers=1)

@@ -169,7 +169,8 @@ def test_shrinking_is_the_mean_of_squares_ends_included(rng: np.random.Generator
         ("n_repeats", lambda values: values[:2], "n_repeats has 2 rows but rows has 4"),
         ("rows", lambda values: values + 1, "rows holds 4, out of range: expected positions of test images, 0 to 3"),
         ("thumbnails", lambda values: values[:, 0], r"thumbnails has shape \(4, 8, 11\): expected \(n, 1 or 3, height"),
-        ("thumbnails", lambda values: np.repeat(values, 2, 0), r"thumbnails has shape \(8, 1, .* at most 4"),
+        ("thumbnails", lambda values: np.repeat(values, 2, 0), "thumbnails has 8 rows but pictured has 4"),
+        ("pictured", lambda values: values + 1, "pictured holds 4, out of range: expected positions of rows, 0 to 3"),
     ],
 )
 def test_responses_that_do_not_fit_together_are_refused(

@@ -12,7 +12,11 @@ import whatwhere as ww
 from whatwhere import predicting, runs
 from whatwhere.comparison import Comparison, compare
 from whatwhere.errors import FormatError, InputError, OptionError, RunError, WriteError
+from whatwhere.experiments.grid import run_grid
+from whatwhere.experiments.points import Outcome, Point
+from whatwhere.experiments.table1 import run_table1
 from whatwhere.predicting import predict_file
+from whatwhere.search import local_pool, make_space, search
 
 VALUES = {
     "core": {"kernel_sizes": [5], "n_maps": 2},
@@ -86,7 +90,7 @@ def test_a_folder_that_holds_a_run_is_refused_unless_asked(tmp_path: Path) -> No
         runs.open_folder(tmp_path, overwrite=True, resume=True)
     runs.open_folder(tmp_path, resume=True)
     assert content(tmp_path) == before
-    with pytest.raises(RunError, match=r"metrics\.json is a file: choose a folder for the run"):
+    with pytest.raises(RunError, match=r"metrics\.json is a file: choose a folder for a run"):
         runs.open_folder(tmp_path / "metrics.json")
     with pytest.raises(WriteError, match=r"metrics\.json/run cannot be made \(Not a directory\)"):
         runs.open_folder(tmp_path / "metrics.json" / "run")
@@ -99,6 +103,59 @@ def test_any_part_of_a_run_counts_as_one(name: str, tmp_path: Path) -> None:
     assert not runs.is_run(tmp_path)
     (tmp_path / name).mkdir() if name == "checkpoints" else (tmp_path / name).write_text("")
     assert runs.is_run(tmp_path)
+
+
+def begin_run(folder: Path, **how: bool) -> None:
+    runs.fit_run(ww.Ridge([1.0]), recording(), folder, **how)
+
+
+def begin_comparison(folder: Path, **how: bool) -> None:
+    compare(recording(), ["ridge", "ols"], folder, **how)
+
+
+def begin_table(folder: Path, **how: bool) -> None:
+    run_table1({"scan1": recording()}, folder, models=["ridge", "ols"], **how)
+
+
+def begin_search(folder: Path, **how: bool) -> None:
+    pytest.importorskip("optuna")
+    with local_pool(1, 1) as pool:
+        search(recording(), make_space("ridge", {"strengths": [1.0]}), folder, pool, **how)
+
+
+def begin_experiment(folder: Path, **how: bool) -> None:
+    point = Point("ridge", 1, 20, 0)
+    run_grid([point], lambda point: Outcome(0.5, 0.1), folder, asked={"experiment": "fig1"}, workers=1, **how)
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}], ids=["", "resume", "overwrite"])
+def test_work_of_one_kind_never_replaces_that_of_another(how: dict[str, bool], tmp_path: Path) -> None:
+    begin = {
+        "a run": (begin_run, begin_comparison),
+        "a table of several scans": (begin_table,),
+        "a search": (begin_search,),
+        "an experiment": (begin_experiment,),
+    }
+    begin_comparison(tmp_path / "a run")
+    begin_table(tmp_path / "a table of several scans")
+    begin_experiment(tmp_path / "an experiment")
+    (tmp_path / "a search").mkdir()
+    for name in ("search.json", "results.csv"):
+        (tmp_path / "a search" / name).write_text("{}")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "results.csv").write_text("mine")
+    before = content(tmp_path)
+    for kind in begin:
+        assert runs.kind_of(tmp_path / kind) == kind
+        for other, functions in begin.items():
+            for function in functions:
+                if other != kind:
+                    with pytest.raises(RunError, match=f"holds {kind}, which {other} must not be mixed with: choose"):
+                        function(tmp_path / kind, **how)
+                if function is not begin_run:  # it writes no such table
+                    with pytest.raises(RunError, match=f"results.csv exists, and not as part of {other}: choose"):
+                        function(tmp_path / "mine", **how)
+    assert content(tmp_path) == before
 
 
 def test_overwriting_removes_our_files_and_no_others(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,8 @@ def test_pruning_gives_up_what_is_worse_than_most(source: RecordingFile, tmp_pat
     assert (result.table["validation_loss"][strong].astype(float) > 0).all()
     assert any(isinstance(event, SearchProgress) and isinstance(event.ending, Pruned) for event in events)
     assert result.best is not None
+    for key in result.table["key"][strong]:
+        assert not (tmp_path / "out/points" / key).exists()
     again = Here()
     run(source, tmp_path / "out", space, SearchOptions(pruner="median", prune_after=20), resume=True, executor=again)
     assert again.n_calls == 0  # to be given up is an end, too
@@ -372,6 +376,83 @@ def test_the_test_part_is_read_once_and_last(
     monkeypatch.setattr(Estimator, "evaluate", watched)
     run(source, tmp_path / "out", executor=calls)
     assert read == [6]
+
+
+def test_of_two_searchers_that_end_at_once_one_judges(
+    source: RecordingFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = source.load()
+    responses = whole.responses.copy()
+    responses[:, 2] = 3  # a neuron that never varies, which a note tells
+    recording = replace(whole, responses=responses)
+    space, folder = make_space("ridge", {"strengths": [1.0, 10.0]}), tmp_path / "out"
+    n_read, evaluate, released = [0], Estimator.evaluate, threading.Event()
+
+    def watched(self: Estimator, *args: Any, **keywords: Any) -> Any:
+        n_read[0] += 1
+        released.wait(3)
+        return evaluate(self, *args, **keywords)
+
+    monkeypatch.setattr(Estimator, "evaluate", watched)
+    monkeypatch.setattr(folder_lock, "_SECONDS_TO_WAIT", 0.05)
+    search(recording, space, folder, LocalPool(Here(), 1), seed=0)
+    shutil.rmtree(folder / "best")
+    n_read[0] = 0
+    with ThreadPoolExecutor(3) as threads:
+        arguments = (recording, space, folder, LocalPool(Here(), 1))
+        calls = [threads.submit(search, *arguments, resume=True, seed=0) for _ in range(3)]
+        ended = [call.result() for call in calls]
+    assert n_read == [1]
+    kept = json.loads((folder / "best/metrics.json").read_text())
+    for result in ended:
+        assert result.best is not None
+        assert result.best.scores is not None
+        assert result.best.scores.summary == kept
+    notes = json.loads((folder / "best/data.json").read_text())["notes"]
+    assert notes == ["1 of 5 neurons never vary (kept, scored 0): 2"]
+    (folder / "best" / "point.json").write_text('{"key": "another"}')
+    search(recording, space, folder, LocalPool(Here(), 1), resume=True, seed=0)
+    assert n_read == [2]
+
+
+def test_a_recording_in_memory_is_sent_to_a_process_once(tmp_path: Path) -> None:
+    program = """
+import sys
+import numpy as np
+import whatwhere as ww
+from whatwhere.search import local_pool, make_space, search
+
+class Sent(np.ndarray):
+    def __reduce__(self):
+        print("sent")
+        return np.asarray(self).__reduce__()
+
+if __name__ == "__main__":
+    rng = np.random.default_rng(0)
+    recording = ww.Recording(rng.normal(size=(60, 1, 5, 6)).astype(np.float32), rng.poisson(2, (60, 3)))
+    object.__setattr__(recording, "images", recording.images.view(Sent))
+    space = make_space("ridge", {"strengths": [1.0, 10.0, 100.0]})
+    with local_pool(1, 1) as pool:
+        print(sorted(search(recording, space, sys.argv[1], pool, seed=0).table["state"]))
+"""
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.stdout.splitlines() == ["sent", "['done', 'done', 'done']"], ended.stderr
+
+
+def test_who_holds_a_folder_may_empty_it(tmp_path: Path) -> None:
+    folder, lock = tmp_path / "point", tmp_path / "point" / ".in-use"
+    with alone_in(folder):
+        (folder / "checkpoints").mkdir()
+        for name in ("history.csv", "checkpoints/fit.json"):
+            (folder / name).write_text("")
+        folder_lock.empty(folder)
+        assert list(folder.iterdir()) == [lock]
+        assert not folder_lock._taken(lock)
+    folder.rmdir()
+    assert not folder_lock._taken(lock)  # it was removed while another process waited: made again, to be taken
+    assert folder_lock._taken(lock)
 
 
 def test_hyperband_gives_up_points_too(source: RecordingFile, tmp_path: Path) -> None:

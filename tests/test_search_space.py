@@ -67,6 +67,11 @@ def test_a_grid_has_every_combination_once() -> None:
         ("ridge", {"strengths": {"low": 0, "high": 3, "n": 1}}, "n is 1, expected a whole number of at least 2"),
         ("ridge", {"strengths": {"low": 0, "high": 3, "log": "yes"}}, "log is 'yes', expected true or false"),
         ("factorized", {"training.loss": ["squared"]}, "training.loss cannot be searched: losses of different kinds"),
+        (
+            "glm",
+            {"loss": ["poisson", "squared"]},
+            "loss cannot be searched: losses of different kinds cannot be compared",
+        ),
         ("factorized", {"seed": [0, 1]}, "seed cannot be searched: a seed is nothing to choose"),
     ],
 )

@@ -251,6 +251,40 @@ def test_a_run_has_a_folder_for_each_and_scores_over_all(recordings: dict[str, w
     assert sorted(path.name for path in folder.iterdir() if path.is_dir() and any(path.iterdir())) == ["c"]
 
 
+def test_a_run_that_goes_on_keeps_its_names_and_loses_what_was_found_of_the_model_before(
+    recordings: dict[str, ww.Recording], tmp_path: Path
+) -> None:
+    with pytest.raises(StoppedError):
+        fit_shared_run(make(), recordings, tmp_path, observer=stop_at(10, 0))
+    before = (tmp_path / "shared.json").read_bytes()
+    for other in ({"a": recordings["a"], "c": recordings["b"]}, dict(reversed(recordings.items()))):
+        names = ", ".join(other)
+        with pytest.raises(RunError, match=f"begun with the recordings a, b, now {names}: resume it with"):
+            fit_shared_run(make(), other, tmp_path, resume=True)
+        assert (tmp_path / "shared.json").read_bytes() == before
+    (tmp_path / "b").mkdir(exist_ok=True)
+    for name in ("types.json", "types.csv", "types-map.png", "mine.png"):
+        (tmp_path / "b" / name).write_text("of the model before")
+    run = fit_shared_run(make(), recordings, tmp_path, resume=True)
+    assert sorted(path.name for path in (tmp_path / "b").glob("*types*")) == []
+    assert (tmp_path / "b" / "mine.png").exists()
+    loaded = ww.load_shared(tmp_path)
+    assert same(loaded["b"].tensors(), run.model["b"].tensors())
+
+
+def test_a_damaged_list_of_recordings_does_not_stand_in_the_way_of_overwriting(
+    recordings: dict[str, ww.Recording], tmp_path: Path
+) -> None:
+    fit_shared_run(make(), recordings, tmp_path)
+    (tmp_path / "shared.json").write_text("{")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    fit_shared_run(make(), {"c": recordings["a"]}, tmp_path, overwrite=True)
+    folders = {path.name: sorted(file.name for file in path.iterdir()) for path in tmp_path.iterdir() if path.is_dir()}
+    assert list(ww.load_shared(tmp_path)) == ["c"]
+    assert (folders["a"], folders["b"], folders["mine"]) == ([], [], ["notes.txt"])
+
+
 def test_scores_over_all_neurons_are_of_every_recording_that_has_them() -> None:
     rates = [[0.0], [1.0], [2.0]]
     known = score_table([[0.0], [1.0], [4.0]], rates=rates)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import whatwhere as ww
 from whatwhere.errors import FormatError, WriteError
+from whatwhere.files import replacing, replacing_folder
 from whatwhere.storage import (
     CONFIG_FILE,
     HISTORY_FILE,
@@ -339,3 +340,21 @@ def test_what_is_no_whole_npz_is_refused(tmp_path: Path) -> None:
     assert list(read_npz(tmp_path / "some.npz")) == ["first"]
     with pytest.raises(FormatError, match=r"some\.npz cannot be read: 'second is not a file in the archive'"):
         read_npz(tmp_path / "some.npz", ["first", "second"])
+
+
+def test_processes_of_two_machines_with_one_number_do_not_share_a_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.node", lambda: "one")
+    with replacing(tmp_path / "a.txt") as ours, replacing_folder(tmp_path / "b") as our_folder:
+        ours.write_text("ours")
+        monkeypatch.setattr("platform.node", lambda: "other")
+        write_text(tmp_path / "a.txt", "theirs")
+        with replacing_folder(tmp_path / "b") as their_folder:
+            (their_folder / "theirs").touch()
+        assert (tmp_path / "a.txt").read_text() == "theirs"
+        assert (tmp_path / "b" / "theirs").exists()
+        (our_folder / "ours").touch()
+    assert (tmp_path / "a.txt").read_text() == "ours"
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["ours"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b"]

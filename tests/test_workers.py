@@ -31,6 +31,20 @@ def sleep_and_touch(path, started):
     time.sleep(30)
     Path(path).touch()
 
+class Told:
+    def __init__(self, name):
+        self.name = name
+
+    def __reduce__(self):
+        print("sent", self.name)
+        return Told, (self.name,)
+
+def name_of(told):
+    return told.name
+
+def both(one, other):
+    return f"{one.name} {other.name}"
+
 def number_of_threads(seconds=0):
     time.sleep(seconds)
     return torch.get_num_threads(), os.environ.get("CUDA_VISIBLE_DEVICES"), os.getpid()
@@ -76,6 +90,22 @@ with LocalExecutor(1) as executor:
     first, second, third = out.splitlines()
     assert first == "[(3, '4'), (3, '5')]"
     assert (second, third) == ("(1, None)", "1")
+
+
+def test_what_is_shared_is_sent_to_each_process_once(tmp_path: Path) -> None:
+    out = run(
+        tmp_path,
+        """with LocalExecutor(1) as executor:
+    first, second = executor.share(Told("first")), executor.share(Told("second"))
+    for call in [(name_of, first), (name_of, first), (both, second, first), (die,), (name_of, second)]:
+        try:
+            print(executor.submit(*call).result())
+        except WorkerDiedError:
+            print("died")""",
+    )
+    assert out.splitlines() == [
+        *("sent first", "first", "first", "sent second", "second first", "died", "sent second", "second")
+    ]
 
 
 def test_what_cannot_be_sent_back_is_said(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import platform
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Readers see the old file or the new one, never a part, also after a crash. Raises `WriteError` where the disk is
     full or the folder cannot be written; what stood at `path` is then unharmed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_writer()}.tmp")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -39,7 +41,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     A folder that stands at `path` is moved aside just before, put back where that fails, and then removed. Raises
     `WriteError` where the disk is full or the place cannot be written.
     """
-    temporary, aside = (path.with_name(f".{path.name}.{os.getpid()}.{what}") for what in ("tmp", "old"))
+    temporary, aside = (path.with_name(f".{path.name}.{_writer()}.{what}") for what in ("tmp", "old"))
     try:
         temporary.mkdir()
         yield temporary
@@ -57,6 +59,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def _writer() -> str:
+    """This thread among those of all machines that share a folder, where numbers of processes repeat."""
+    return f"{platform.node()}.{os.getpid()}.{threading.get_ident()}"
 
 
 def make_folder(folder: Path) -> None:

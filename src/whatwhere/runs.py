@@ -13,7 +13,7 @@ import pandas as pd
 
 from whatwhere.catalogue import MODELS, is_label, load_model, model_of
 from whatwhere.checks import check_keys
-from whatwhere.errors import OptionError, RunError
+from whatwhere.errors import FormatError, OptionError, RunError
 from whatwhere.estimators import CNN, Estimator, Observer
 from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
 from whatwhere.estimators.shared_folder import named_in
@@ -69,6 +69,8 @@ _OF_STUDIES = {
 _OF_ANY_PROGRAM = (TYPES_TABLE, FIELDS_FILE, EXCITING_FILE)
 """What reports read of a run's model, whoever wrote it."""
 _PART = re.compile(r"(seed|images)-\d+")
+RUN, SEARCH, EXPERIMENT, TABLE_OF_SCANS = "a run", "a search", "an experiment", "a table of several scans"
+SEARCH_FILE, GRID_FILE = "search.json", "grid.json"
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,40 @@ class Run:
     scores: ScoreTable | None
 
 
-def check_folder(folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
-    """Raises `RunError` where the folder holds a run already and neither overwriting nor resuming was asked for."""
+def check_folder(
+    folder: Path, *, overwrite: bool = False, resume: bool = False, kind: str = RUN, writes: str = ""
+) -> None:
+    """Raises where work of a kind must not begin in the folder, see `kind_of`; `writes`: a table that it will write.
+
+    `OptionError` where overwriting and resuming were both asked for; `RunError` where the folder holds work of another
+    kind, or such a table of nobody knows what, which are never replaced, or work of this kind, unasked.
+    """
     if overwrite and resume:
         raise OptionError("overwrite and resume exclude each other: choose one.")
     if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file: choose a folder for the run.")
-    if is_run(folder) and not (overwrite or resume):
+        raise RunError(f"{folder} is a file: choose a folder for {kind}.")
+    found = kind_of(folder)
+    if found not in (None, kind):
+        raise RunError(f"{folder} holds {found}, which {kind} must not be mixed with: choose another folder.")
+    if found is None and writes and (folder / writes).exists():
+        raise RunError(f"{folder / writes} exists, and not as part of {kind}: choose another folder, or move it.")
+    if found is not None and not (overwrite or resume):
         raise RunError(
-            f"{folder} holds a run already: use --resume to go on with it, --overwrite to replace it, or another"
+            f"{folder} holds {kind} already: use --resume to go on with it, --overwrite to replace it, or another"
             " folder."
         )
+
+
+def kind_of(folder: Path) -> str | None:
+    """What was begun or ended in a folder: `RUN` (also a comparison's), `SEARCH`, ...; None for nothing of ours."""
+    for name, kind in ((SEARCH_FILE, SEARCH), (GRID_FILE, EXPERIMENT)):
+        if (folder / name).exists():
+            return kind
+    if (folder / DIFFERENCES_FILE).is_file():
+        with open(folder / DIFFERENCES_FILE, encoding="utf-8", errors="replace") as file:
+            if "scan" in file.readline().strip().split(","):
+                return TABLE_OF_SCANS
+    return RUN if is_run(folder) else None
 
 
 def open_folder(folder: Path, *, overwrite: bool = False, resume: bool = False) -> None:
@@ -109,9 +134,12 @@ def is_run(folder: Path) -> bool:
 
 def _parts_of(folder: Path) -> list[Path]:
     """The folders of a comparison's models, seeds and numbers of images, or of recordings that share a core."""
-    recordings = named_in(folder) if (folder / SHARED_FILE).is_file() else []
     parts = [part for part in folder.iterdir() if is_label(part.name) or _PART.fullmatch(part.name)]
-    parts += [folder / name for name in recordings]
+    if (folder / SHARED_FILE).is_file():
+        try:
+            parts += [folder / name for name in named_in(folder)]
+        except FormatError:  # it is damaged, and must not stand in the way of another fit
+            parts += [part for part in folder.iterdir() if is_run(part)]
     return sorted({part for part in parts if part.is_dir()})
 
 

@@ -9,10 +9,10 @@ import pandas as pd
 import yaml
 
 from whatwhere.catalogue import load_model, load_shared
-from whatwhere.errors import InputError, OptionError
+from whatwhere.errors import FormatError, InputError, OptionError, RunError
 from whatwhere.estimators import CNN, Observer, SharedCoreCNN
 from whatwhere.estimators.resume import CHECKPOINTS, check_same_fit
-from whatwhere.estimators.shared_folder import write_names
+from whatwhere.estimators.shared_folder import named_in, write_names
 from whatwhere.metrics import ScoreTable, pooled_table
 from whatwhere.recording import Recording
 from whatwhere.run_data import data_of, keep_data
@@ -21,6 +21,7 @@ from whatwhere.runs import (
     METRICS_FILE,
     NEURONS_FILE,
     check_folder,
+    forget_studies,
     neuron_table,
     open_folder,
     remove_checkpoints,
@@ -63,7 +64,9 @@ def fit_shared_run(
     open_folder(folder, overwrite=overwrite, resume=resume)
     if resume and (folder / METRICS_FILE).exists() and not (folder / CHECKPOINTS).exists():
         return _read(model, recordings, folder)
-    write_names(folder, list(recordings))
+    _note_names(folder, list(recordings))
+    for key in recordings:
+        forget_studies(folder / key)
     with watched(model.template(), folder, observer, tensorboard) as told:
         model.fit(recordings, folder=folder, resume=resume, observer=told)
     model.save(folder)  # before the scores: what was fitted is kept, whatever they meet
@@ -76,6 +79,19 @@ def fit_shared_run(
     if model.stopped_ != "interrupted":
         remove_checkpoints(folder)
     return run
+
+
+def _note_names(folder: Path, names: list[str]) -> None:
+    """Writes the names of the recordings; raises `RunError` where the fit that goes on there was begun with others."""
+    begun = names
+    with suppress(FormatError):  # there is none yet, or it is damaged
+        begun = named_in(folder)
+    if begun != names:
+        raise RunError(
+            f"{folder} holds a fit that was begun with the recordings {', '.join(begun)}, now {', '.join(names)}:"
+            " resume it with the same names in the same order, or choose another folder."
+        )
+    write_names(folder, names)
 
 
 def _read(asked: SharedCoreCNN, recordings: Mapping[str, Recording], folder: Path) -> SharedRun:

@@ -3,9 +3,10 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
@@ -43,6 +44,22 @@ class WorkerDiedError(WhatwhereError, RuntimeError):
     """The process that a call was given to has ended without an answer."""
 
 
+def failure_text(error: BaseException) -> str:
+    """What went wrong, in one line.
+
+    >>> failure_text(ValueError("no such  kernel:   7"))
+    'ValueError: no such kernel: 7'
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A value that a `LocalExecutor` sends to each of its processes once, by its number."""
+
+    number: int
+
+
 class LocalExecutor(Executor):
     """Up to `n_workers` calls at once, each in a process of its own, made afresh ("spawn") when it is first needed.
 
@@ -61,10 +78,19 @@ class LocalExecutor(Executor):
         check_positive("n_workers", n_workers)
         check_positive("threads", threads)
         self._threads = ThreadPoolExecutor(n_workers)  # each waits for one process
-        self._all = [_Worker(threads, gpus[number % len(gpus)] if gpus else None) for number in range(n_workers)]
+        self._shared: dict[Shared, Any] = {}
+        self._all = [
+            _Worker(threads, gpus[number % len(gpus)] if gpus else None, self._shared) for number in range(n_workers)
+        ]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         for worker in self._all:
             self._idle.put(worker)
+
+    def share(self, value: Any) -> "Shared":
+        """Stands for a value among the arguments of `submit`; each process is sent it once, not with every call."""
+        shared = Shared(len(self._shared))
+        self._shared[shared] = value
+        return shared
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Future[Any]:
         return self._threads.submit(self._call, function, args, keywords)
@@ -96,8 +122,9 @@ class LocalExecutor(Executor):
 class _Worker:
     """One process, made at the first call and again after it died."""
 
-    def __init__(self, threads: int, gpu: str | None) -> None:
-        self.threads, self.gpu = threads, gpu
+    def __init__(self, threads: int, gpu: str | None, shared: Mapping[Shared, Any]) -> None:
+        self.threads, self.gpu, self.shared = threads, gpu, shared
+        self.sent: set[Shared] = set()
         self.lock, self.killed = Lock(), False
         self.process: Any = None
         self.connection: Connection | None = None
@@ -109,12 +136,14 @@ class _Worker:
                 raise WorkerDiedError(DIED)
             connection = self.connection or self._begin()
         try:
-            connection.send((function, args, keywords))
+            new = {one: self.shared[one] for one in args if isinstance(one, Shared) and one not in self.sent}
+            connection.send((function, args, keywords, new))
             well, answer = connection.recv()
         except (EOFError, ConnectionError) as error:
             self.connection = None
             raise WorkerDiedError(DIED) from error
         if well:
+            self.sent.update(new)
             return answer
         raise answer
 
@@ -135,6 +164,7 @@ class _Worker:
         finally:
             theirs.close()
         self.process, self.connection = process, ours
+        self.sent.clear()
         return ours
 
     def kill(self) -> None:
@@ -155,15 +185,18 @@ def _serve(connection: Connection, threads: int, gpu: str | None) -> None:
     torch.set_num_threads(threads)
     threadpool_limits(threads)  # of NumPy's and SciPy's libraries
     connection.send(READY)
+    shared: dict[Shared, Any] = {}
     with suppress(EOFError, ConnectionError):
         while True:
-            connection.send(_answer(connection))
+            connection.send(_answer(connection, shared))
 
 
-def _answer(connection: Connection) -> tuple[bool, Any]:
-    """What comes of the next call, or how it failed, as something that can be sent."""
+def _answer(connection: Connection, shared: dict[Shared, Any]) -> tuple[bool, Any]:
+    """What comes of the next call, or how it failed, as something that can be sent; keeps what comes to be shared."""
     try:
-        function, args, keywords = connection.recv()
+        function, args, keywords, new = connection.recv()
+        shared.update(new)
+        args = [shared[argument] if isinstance(argument, Shared) else argument for argument in args]
         answer = function(*args, **keywords)
     except (EOFError, ConnectionError):
         raise

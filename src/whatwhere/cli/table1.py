@@ -12,8 +12,7 @@ from whatwhere.cli.grids import numbers
 from whatwhere.config import RunOptions
 from whatwhere.errors import OptionError
 from whatwhere.estimators import Observer
-from whatwhere.experiments.table1 import load_scans, paper_form, run_table1
-from whatwhere.runs import check_folder
+from whatwhere.experiments.table1 import check_folders, load_scans, paper_form, run_table1
 
 NAME = "table1"
 
@@ -55,9 +54,9 @@ def table1(
         seed=drawn[0],
         nonfinite=given.get("nonfinite", RunOptions().nonfinite),
     )
+    check_folders(out, list(recordings), resume=resume, overwrite=overwrite)
     told: set[str] = set()
     for scan, recording in recordings.items():
-        check_folder(out / scan, resume=resume, overwrite=overwrite)
         console.show_new_notes([f"{scan}: {note}" for note in recording.notes], told)
 
     def observe(scan: str) -> Any:

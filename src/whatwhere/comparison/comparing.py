@@ -22,7 +22,7 @@ from whatwhere.comparison.tables import (
 from whatwhere.metrics import ScoreTable
 from whatwhere.parallel import helps
 from whatwhere.recording import Recording
-from whatwhere.runs import DIFFERENCES_FILE, Run, check_folder, open_folder, write_metrics
+from whatwhere.runs import DIFFERENCES_FILE, RESULTS_FILE, Run, check_folder, open_folder, write_metrics
 from whatwhere.storage import write_text
 from whatwhere.tracking import check_tensorboard
 
@@ -93,7 +93,7 @@ def compare(
     )
 
     def begin() -> None:
-        check_folder(folder, overwrite=overwrite, resume=resume)
+        check_folder(folder, overwrite=overwrite, resume=resume, writes=RESULTS_FILE)
         if tensorboard:
             check_tensorboard()
         check_fits(plan)
@@ -158,7 +158,7 @@ def _main(run: Judged) -> np.ndarray:
 
 def write_tables(comparison: Comparison, folder: Path) -> None:
     """The comparison's tables, and last its `metrics.json`, which says that it has ended."""
-    tables = {"results.csv": comparison.results, "neurons.csv": comparison.neurons}
+    tables = {RESULTS_FILE: comparison.results, "neurons.csv": comparison.neurons}
     tables[DIFFERENCES_FILE] = comparison.differences
     if comparison.curve is not None:
         tables["curve.csv"] = comparison.curve

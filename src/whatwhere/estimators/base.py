@@ -118,6 +118,7 @@ class Estimator(BaseEstimator, ABC):
             "data": self.fingerprint_,
             "shapes": asdict(self.shapes_),
             "neurons": self.neurons_,
+            "notes": list(self.notes_),
             **self.description(),
         }
         arrays = {
@@ -155,6 +156,7 @@ class Estimator(BaseEstimator, ABC):
             estimator.shapes_ = shapes = Shapes(**description["shapes"])
             estimator.neurons_, estimator.history_ = [str(neuron) for neuron in description["neurons"]], history
             estimator.fingerprint_ = str(description["data"])
+            estimator.notes_ = tuple(map(str, description.get("notes", ())))  # absent from files of earlier versions
             estimator.mean_responses_ = tensors["mean_responses"].numpy()
             image_shape = (shapes.n_channels, shapes.height, shapes.width)
             mean, std = (tensors[f"standardisation/{name}"].numpy() for name in ("mean", "std"))

@@ -152,16 +152,18 @@ class CNN(Estimator):
             threads = parallel.from_first(partial(begin_fit, kept, asked, self.threads, resume))
         with cpu_threads(threads):
             prepared = prepare(recording, options, *rows, device, fingerprint)
-            if self.threads not in (None, threads):
-                note = f"threads={threads}, as the fit was begun with, not {self.threads}: the result depends on it"
-                prepared = replace(prepared, notes=(*prepared.notes, note))
+            notes = prepared.notes
+            if self.threads not in (None, threads):  # told, but not kept: the model is the same to the last byte
+                notes += (
+                    f"threads={threads}, as the fit was begun with, not {self.threads}: the result depends on it",
+                )
             given_to = observer if parallel.first else None
             model, results = fit_candidates(
                 lambda chosen: self.network(chosen, shapes).to(device),
                 partial(self._begin, prepared.data, None if start is None else self._parameters_of(start, options)),
                 options,
                 prepared.data,
-                prepared.notes,
+                notes,
                 seed=self.seed,
                 folder=kept,
                 resume=resume,

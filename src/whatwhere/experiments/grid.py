@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from whatwhere.errors import FormatError, RunError
+from whatwhere import runs
+from whatwhere.errors import FormatError
 from whatwhere.estimators.resume import note_asked
 from whatwhere.experiments.points import (
     DONE,
@@ -28,10 +29,9 @@ from whatwhere.experiments.points import (
 )
 from whatwhere.experiments.workers import Solve, solve_all
 from whatwhere.files import make_folder
+from whatwhere.runs import GRID_FILE, RESULTS_FILE
 from whatwhere.simulation.counts import check_count
 from whatwhere.storage import write_text
-
-GRID_FILE, RESULTS_FILE = "grid.json", "results.csv"
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def run_grid(
     - `resume`: go on with the grid that the folder holds; points that failed are tried again
 
     Where it is interrupted, by Ctrl-C or an error, what is done is kept and in the table. Raises `RunError` where the
-    folder holds a grid and neither `resume` nor `overwrite` is given, or one begun with something else than `asked`;
-    `WriteError` where the folder cannot be written.
+    folder holds a grid and neither `resume` nor `overwrite` is given, or one begun with something else than `asked`, or
+    work of another kind; `WriteError` where the folder cannot be written.
     """
     n_workers = (os.cpu_count() or 1) if workers is None else workers
     check_count("workers", n_workers)
@@ -176,16 +176,8 @@ def read_grid(folder: str | Path) -> GridResults:
 
 
 def check_folder(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Raises `RunError` where the folder holds a grid already and neither overwriting nor resuming was asked for."""
-    if overwrite and resume:
-        raise RunError("overwrite and resume exclude each other: choose one.")
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file: choose a folder.")
-    if (folder / GRID_FILE).exists() and not (overwrite or resume):
-        raise RunError(
-            f"{folder} holds an experiment already: use --resume to go on with it, --overwrite to replace it, or"
-            " another folder."
-        )
+    """Raises where a grid must not begin in the folder; see `runs.check_folder`."""
+    runs.check_folder(folder, resume=resume, overwrite=overwrite, kind=runs.EXPERIMENT, writes=RESULTS_FILE)
 
 
 def _begin(folder: Path, asked: dict[str, Any], overwrite: bool) -> None:

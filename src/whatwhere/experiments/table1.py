@@ -20,14 +20,15 @@ from whatwhere.errors import InputError, OptionError
 from whatwhere.experiments.paper_numbers import TABLE_1_SCANS, table_1
 from whatwhere.formats.antolik import regions_of
 from whatwhere.metrics import holm, interval_over_neurons, paired_difference
+from whatwhere.parallel import helps
 from whatwhere.plain_options import merge
 from whatwhere.recording import Recording
+from whatwhere.runs import DIFFERENCES_FILE, RESULTS_FILE, TABLE_OF_SCANS, check_folder
 from whatwhere.storage import write_text
 
 MODELS = ("ridge", "lnp", "fixed-mask", "fully-connected", "factorized", "gaussian", "posterior")
 LAYERS = ("factorized@1-layer", "factorized@2-layers")
 """The published networks of fewer layers; those of three are `factorized`."""
-RESULTS_FILE, DIFFERENCES_FILE = "results.csv", "differences.csv"
 AVERAGE = "average"
 _LATER_KERNELS = {"region3": 8}
 """Pixels of the kernels after the first layer, where they are not 3: the paper's best networks (section 5.2)."""
@@ -172,8 +173,11 @@ def run_table1(
 
     models: names or labels, the preset's if not given. values: options over the preset's, as for `compare`. Each
     recording's comparison is kept in `folder/<recording>`, and is resumed as comparisons are. observe: from a scan to
-    what tells how a fit goes. common: seed, device, threads, ...
+    what tells how a fit goes. common: seed, device, threads, ... Raises `RunError` before anything is fitted where the
+    folder holds work of another kind, or this one's and neither `overwrite` nor `resume` is given.
     """
+    if not helps():
+        check_folders(Path(folder), list(recordings), overwrite=overwrite, resume=resume)
     chosen = PRESETS[check_choice("preset", preset, PRESETS)]
     names = list(chosen.models if models is None else models)
     comparisons: dict[str, Comparison] = {}
@@ -194,6 +198,13 @@ def run_table1(
     write_text(Path(folder) / RESULTS_FILE, table.results.to_csv(index=False))
     write_text(Path(folder) / DIFFERENCES_FILE, table.differences.to_csv(index=False))
     return table
+
+
+def check_folders(folder: Path, scans: Sequence[str], *, overwrite: bool = False, resume: bool = False) -> None:
+    """Raises where the tables, or a scan's comparison, must not begin in their folders; see `runs.check_folder`."""
+    check_folder(folder, overwrite=overwrite, resume=resume, kind=TABLE_OF_SCANS, writes=RESULTS_FILE)
+    for scan in scans:
+        check_folder(folder / scan, overwrite=overwrite, resume=resume, writes=RESULTS_FILE)
 
 
 def _is_meant(key: str, names: Sequence[str]) -> bool:

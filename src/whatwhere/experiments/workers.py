@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # i
 
 from whatwhere.estimators.resume import cpu_threads
 from whatwhere.experiments.points import Ending, Failure, Point
-from whatwhere.workers import LocalExecutor, WorkerDiedError
+from whatwhere.workers import LocalExecutor, WorkerDiedError, failure_text
 
 Solve: TypeAlias = Callable[[Point], Ending]
 """Fits one point; for several workers a function that can be pickled, of a module that can be imported."""
@@ -42,7 +42,7 @@ def solve_all(points: Sequence[Point], solve: Solve, n_workers: int) -> Generato
                         continue
                     ending = Failure(str(error))
                 except Exception as error:  # an outcome that could not be sent back
-                    ending = _failure(error)
+                    ending = Failure(failure_text(error))
                 yield point, ending
 
 
@@ -51,8 +51,4 @@ def attempt(solve: Solve, point: Point) -> Ending:
     try:
         return solve(point)
     except Exception as error:
-        return _failure(error)
-
-
-def _failure(error: Exception) -> Failure:
-    return Failure(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return Failure(failure_text(error))

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,7 +47,19 @@ def _taken(file: Path) -> bool:
         if not _is_held(file):
             file.unlink(missing_ok=True)
         return False
+    except FileNotFoundError:  # the process that held it has removed the folder
+        make_folder(file.parent)
+        return False
     return True
+
+
+def empty(folder: Path) -> None:
+    """Removes what is in a folder but for the lock, which only who holds it may remove."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK_FILE:
+            path.unlink(missing_ok=True)
 
 
 def _is_held(file: Path) -> bool:

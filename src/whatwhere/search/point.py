@@ -1,9 +1,9 @@
 """One point of a search, fitted by a worker: it reads the recording once, keeps the model, and tells the loss."""
 
 import functools
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +19,9 @@ from whatwhere.estimators import CNN
 from whatwhere.recording import Recording
 from whatwhere.runs import fit_kept
 from whatwhere.schedule import Progress
-from whatwhere.search.folder_lock import alone_in
+from whatwhere.search.folder_lock import alone_in, empty
 from whatwhere.search.pruning import Judge
+from whatwhere.workers import failure_text
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def fit_point(source: Source, task: Task) -> Ending:
     try:
         return _fit(source, task)
     except Exception as error:
-        return Failed(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return Failed(failure_text(error))
 
 
 @functools.lru_cache(maxsize=1)
@@ -118,12 +119,16 @@ def _fit(source: Source, task: Task) -> Ending:
     most_steps = model.options().training.max_steps if isinstance(model, CNN) else 0
     watch, folder = _Watch(task.judge, most_steps), Path(task.folder)
     start = None if task.start is None else load_model(task.start)
+    fitted = None
     with alone_in(folder):
         try:
             fitted = fit_kept(model, recording, folder, resume=True, observer=watch, start=start)
         except _GivenUpError:
-            shutil.rmtree(folder, ignore_errors=True)
-            return Pruned(watch.loss, watch.seconds(), watch.steps)
+            empty(folder)
+    if fitted is None:
+        with suppress(OSError):  # another process has begun with it again
+            folder.rmdir()
+        return Pruned(watch.loss, watch.seconds(), watch.steps)
     if fitted.stopped_ == "interrupted":
         raise KeyboardInterrupt
     history = fitted.history_

@@ -33,7 +33,7 @@ class Pool(Protocol):
 
 @dataclass(frozen=True)
 class LocalPool:
-    """Processes of this machine; they read the recording from its file, each once."""
+    """Processes of this machine; each reads the recording from its file once, or is sent it once if it has none."""
 
     executor: Executor
     n_workers: int
@@ -41,7 +41,9 @@ class LocalPool:
     def n_slots(self) -> int:
         return self.n_workers
 
-    def shared(self, source: Source) -> Source:
+    def shared(self, source: Source) -> Any:
+        if isinstance(source, Recording) and isinstance(self.executor, LocalExecutor):
+            return self.executor.share(source)
         return source
 
 

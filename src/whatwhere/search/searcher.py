@@ -14,10 +14,10 @@ from whatwhere.runs import RESULTS_FILE
 from whatwhere.search.point import Ending, Failed, Source, Task, fit_point
 from whatwhere.search.pools import Pool
 from whatwhere.search.pruning import Judge
-from whatwhere.search.space import Point, Space
+from whatwhere.search.space import Point, Space, key_of
 from whatwhere.search.study import DONE, FAILED, PRUNED, RUNNING, Study, Trial
 from whatwhere.storage import CONFIG_FILE, write_text
-from whatwhere.workers import WorkerDiedError
+from whatwhere.workers import WorkerDiedError, failure_text
 
 POINTS = "points"
 _SECONDS_BETWEEN_LOOKS = 5.0
@@ -65,8 +65,8 @@ SearchObserver: TypeAlias = Callable[[SearchPlan | SearchProgress | SearchTick],
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What all points have in common: how each is made, where it is kept, and by which rule it is given up.
+class PointMaker:
+    """Makes the task of a point from what all points have in common: the space, and where they are kept.
 
     data: the recording's fingerprint.
     """
@@ -76,17 +76,12 @@ class Asked:
     common: Mapping[str, Any]
     folder: Path
     data: str
-    pruner: str = "none"
-    prune_after: int = 1
 
-    def task(self, trial: Trial, study: Study, start: str | None) -> Task:
-        """A point's task; `start`: the key of the point that it starts from.
+    def task(self, point: Point, start: str | None = None, judge: Judge | None = None) -> Task:
+        """A point's task; `start`: the key of the point that it starts from; `judge`: tells when to give it up.
 
-        Raises `RunError` where that one's model is not in the folder.
+        Raises `RunError` where the model that it starts from is not in the folder.
         """
-        judge = None
-        if self.pruner != "none":
-            judge = Judge(study.address, study.name, trial.identifier, self.pruner, self.prune_after)
         before = None if start is None else self.run_of(start)
         if before is not None and not (before / CONFIG_FILE).exists():
             raise RunError(
@@ -95,10 +90,10 @@ class Asked:
             )
         return Task(
             model=self.space.model,
-            values=self.space.values(trial.point),
+            values=self.space.values(point),
             preset=self.preset,
             common=dict(self.common),
-            folder=str(self.run_of(trial.key)),
+            folder=str(self.run_of(key_of(point))),
             data=self.data,
             start=None if before is None else str(before),
             judge=judge,
@@ -113,14 +108,17 @@ class Asked:
 class Searcher:
     """Asks the study for points, has the pool fit them, and tells the study what came of each.
 
-    before: for the key of a point that starts from another one, that one's key.
+    before: for the key of a point that starts from another one, that one's key. pruner, prune_after: the rule by which
+    a point is given up, and the steps before which none is.
     """
 
     study: Study
-    asked: Asked
+    maker: PointMaker
     pool: Pool
     before: Mapping[str, str]
     observer: SearchObserver | None = None
+    pruner: str = "none"
+    prune_after: int = 1
 
     running: dict[Future[Ending], Trial] = field(default_factory=dict)
     held: list[Trial] = field(default_factory=list)
@@ -164,13 +162,13 @@ class Searcher:
                 self.held.remove(trial)
                 self._submit(shared, trial)
         while len(self.running) < n_slots and (len(self.held) < n_slots or not self.running):
-            asked = self.study.ask()
-            if asked is None:
+            next_one = self.study.ask()
+            if next_one is None:
                 return
-            if self._is_ready(asked):
-                self._submit(shared, asked)
+            if self._is_ready(next_one):
+                self._submit(shared, next_one)
             else:
-                self.held.append(asked)
+                self.held.append(next_one)
 
     def _is_ready(self, trial: Trial) -> bool:
         before = self.before.get(trial.key)
@@ -180,7 +178,10 @@ class Searcher:
         before = self.before.get(trial.key)
         if before is not None and self.study.endings().get(before) == FAILED:
             before = None
-        task = self.asked.task(trial, self.study, before)
+        judge = None
+        if self.pruner != "none":
+            judge = Judge(self.study.address, self.study.name, trial.identifier, self.pruner, self.prune_after)
+        task = self.maker.task(trial.point, before, judge)
         self.running[self.pool.executor.submit(fit_point, shared, task)] = trial
 
     def _ending(self, future: Future[Ending], trial: Trial) -> Ending | None:
@@ -191,11 +192,11 @@ class Searcher:
             self.n_lost[trial.key] = self.n_lost.get(trial.key, 0) + 1
             return None if self.n_lost[trial.key] <= _MOST_LOSSES else Failed(str(error))
         except Exception as error:  # a scheduler that has lost too many workers to it, an answer that cannot be sent
-            return Failed(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            return Failed(failure_text(error))
 
     def _write(self) -> pd.DataFrame:
         table = self.study.table()
-        write_text(self.asked.folder / RESULTS_FILE, table.to_csv(index=False))
+        write_text(self.maker.folder / RESULTS_FILE, table.to_csv(index=False))
         return table
 
     def _report(self, trial: Trial, ending: Ending, table: pd.DataFrame) -> None:

@@ -1,34 +1,39 @@
 """A search: the points of a space, each fitted once by some worker, and the best of them judged on the test part."""
 
+import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from whatwhere import runs
 from whatwhere.catalogue import load_model, make_model
 from whatwhere.checks import check_choice
+from whatwhere.comparison.fits import kept_scores
 from whatwhere.errors import InputError, OptionError, RunError
 from whatwhere.estimators import CNN, Estimator
 from whatwhere.estimators.resume import CHECKPOINTS, note_asked
 from whatwhere.files import make_folder, replacing_folder
 from whatwhere.recording import Recording
 from whatwhere.run_data import data_of, keep_data
-from whatwhere.runs import Run, scores_of, write_run
+from whatwhere.runs import METRICS_FILE, SEARCH_FILE, Run, scores_of, write_run
+from whatwhere.search.folder_lock import alone_in
 from whatwhere.search.point import Failed, RecordingFile, Source, fit_point
 from whatwhere.search.pools import Pool
 from whatwhere.search.pruning import PRUNERS
-from whatwhere.search.searcher import POINTS, RESULTS_FILE, Asked, Searcher, SearchObserver, best_row
+from whatwhere.search.searcher import POINTS, RESULTS_FILE, PointMaker, Searcher, SearchObserver, best_row
 from whatwhere.search.space import Space
 from whatwhere.search.storage import STUDY_FILE, sqlite_in
-from whatwhere.search.study import SAMPLERS, Study, Trial
+from whatwhere.search.study import SAMPLERS, Study
 from whatwhere.search.warm_start import path_order, predecessors
-from whatwhere.storage import CONFIG_FILE
+from whatwhere.storage import CONFIG_FILE, write_text
 
 PRUNE_AFTER = 300
-SEARCH_FILE, BEST = "search.json", "best"
+BEST, BEST_FILE = "best", "point.json"
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def search(
     with its reason.
 
     Raises `RunError` where the folder holds a search and neither `resume` nor `overwrite` is given, or one begun with
-    something else; `OptionError` for options that fit no point.
+    something else, or work of another kind; `OptionError` for options that fit no point.
     """
     folder, options = Path(folder), options or SearchOptions()
     recording = source.load() if isinstance(source, RecordingFile) else source
@@ -119,23 +124,16 @@ def search(
         overwrite=overwrite,
     )
     study.begin(path_order(space) if options.warm_start else space.grid() if options.sampler == "grid" else ())
-    task = Asked(space, preset, common, folder, asked["data"], options.pruner, options.prune_after or PRUNE_AFTER)
+    maker = PointMaker(space, preset, common, folder, asked["data"])
     before = predecessors(space) if options.warm_start else {}
-    table = Searcher(study, task, pool, before, observer).run(source)
-    return SearchResult(table, _judge_best(study, task, recording), study.importance())
+    rule = options.pruner, options.prune_after or PRUNE_AFTER
+    table = Searcher(study, maker, pool, before, observer, *rule).run(source)
+    return SearchResult(table, _judge_best(study, maker, recording), study.importance())
 
 
 def check_folder(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Raises `RunError` where the folder holds a search already and neither overwriting nor resuming was asked for."""
-    if overwrite and resume:
-        raise RunError("overwrite and resume exclude each other: choose one.")
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file: choose a folder.")
-    if (folder / SEARCH_FILE).exists() and not (overwrite or resume):
-        raise RunError(
-            f"{folder} holds a search already: use --resume to go on with it, --overwrite to replace it, or another"
-            " folder."
-        )
+    """Raises where a search must not begin in the folder; see `runs.check_folder`."""
+    runs.check_folder(folder, resume=resume, overwrite=overwrite, kind=runs.SEARCH, writes=RESULTS_FILE)
 
 
 def _plain(options: SearchOptions) -> dict[str, Any]:
@@ -198,24 +196,39 @@ def _begin(folder: Path, asked: dict[str, Any], *, resume: bool, overwrite: bool
     note_asked(file, asked)
 
 
-def _judge_best(study: Study, asked: Asked, recording: Recording) -> Run | None:
+def _judge_best(study: Study, maker: PointMaker, recording: Recording) -> Run | None:
     """The best point's run, with its scores on the test part, kept in a folder of its own.
 
-    Its model is fitted again, or to its end, where a worker of another machine kept it on a disk of its own.
+    Of several searchers that end at once the first judges it, and the others read what it kept. The model is fitted
+    again, or to its end, where a worker of another machine kept it on a disk of its own.
     """
     best = best_row(study.table())
     if best is None:
         return None
-    key, folder = str(best["key"]), asked.folder / BEST
-    run = asked.run_of(key)
-    if not (run / CONFIG_FILE).exists() or (run / CHECKPOINTS).exists():
-        trial = Trial(int(best["number"]), 0, study.point_of(key))
-        ending = fit_point(recording, replace(asked, pruner="none").task(trial, study, None))
-        if isinstance(ending, Failed):
-            raise RunError(f"the best point, {key}, was fitted elsewhere and could not be fitted here: {ending.reason}")
-    model = load_model(run)
-    scores = scores_of(model, recording)
-    with replacing_folder(folder) as temporary:
-        keep_data(data_of(model, recording), temporary)
-        write_run(model, scores, temporary)
+    key, folder = str(best["key"]), maker.folder / BEST
+    run = maker.run_of(key)
+    with alone_in(maker.folder / POINTS):
+        if _judged(folder) == key:
+            return Run(load_model(folder), kept_scores(folder))
+        if not (run / CONFIG_FILE).exists() or (run / CHECKPOINTS).exists():
+            ending = fit_point(recording, maker.task(study.point_of(key)))
+            if isinstance(ending, Failed):
+                raise RunError(
+                    f"the best point, {key}, was fitted elsewhere and could not be fitted here: {ending.reason}"
+                )
+        model = load_model(run)
+        scores = scores_of(model, recording)
+        with replacing_folder(folder) as temporary:
+            keep_data(data_of(model, recording), temporary)
+            write_run(model, scores, temporary)
+            write_text(temporary / BEST_FILE, json.dumps({"key": key}) + "\n")
     return Run(model, scores)
+
+
+def _judged(folder: Path) -> str | None:
+    """The key of the point whose run and scores the folder holds, where it has them and that is known."""
+    if not (folder / METRICS_FILE).exists():
+        return None
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((folder / BEST_FILE).read_text(encoding="utf-8"))["key"])
+    return None

@@ -22,6 +22,7 @@ PENALTIES = "penalties."
 """Axes that begin so do not change a model's architecture."""
 _REFUSED = {
     "training.loss": "losses of different kinds cannot be compared",
+    "loss": "losses of different kinds cannot be compared",
     "training.validation_fraction": "points judged on different images cannot be compared",
     "validation_fraction": "points judged on different images cannot be compared",
     "folds": "points judged on different images cannot be compared",
