@@ -109,6 +109,20 @@ def test_columns_that_are_not_shown_are_named(tmp_path: Path) -> None:
     ]
 
 
+def test_what_all_neurons_have_in_common_is_a_fact_and_no_column(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    columns = pd.DataFrame({"area": ["V1"] * 4, "session": [5] * 4, "depth": [200, 200, 210, 230], "eye": list("lrlr")})
+    given = ww.Recording(rng.normal(size=(60, 6, 7)), rng.normal(size=(60, 4)), neurons=columns)
+    runs.fit_run(ww.Ridge(strengths=[1.0]), given, tmp_path)
+    found = data_of(document(explore_runs([tmp_path])))
+    assert found["recording"][-1] == ["All neurons", "area V1, session 5"]
+    assert [group["label"] for group in found["runs"][0]["groups"]] == ["depth", "eye"]
+    assert not any("found" in group for group in found["runs"][0]["groups"])
+    pd.DataFrame({"neuron": range(4), "type": 0, "confidence": 1}).to_csv(tmp_path / "types.csv", index=False)
+    first = data_of(document(explore_runs([tmp_path])))["runs"][0]["groups"][0]
+    assert (first["label"], first["found"], first["names"]) == ("type", True, ["0"])
+
+
 def test_every_score_has_its_words() -> None:
     words = score_labels()
     assert set(words) == set(SCORES)

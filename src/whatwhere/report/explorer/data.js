@@ -54,13 +54,15 @@ function cellOf(spec, i) {
 function columnsOf(run) {
   if (run.columns) return run.columns;
   const numbers = (key, label, values, digits, isScore) => ({ key, label, values, digits, isScore, isText: false });
-  const columns = run.groups.map((group, number) => {
-    const index = unpack(group.index);
-    return { key: `group ${number}`, label: sentence(group.label), names: group.names, index, isText: true };
+  const kinds = run.groups.map((group, number) => {
+    const index = unpack(group.index), found = group.found === true;
+    return { key: `group ${number}`, label: sentence(group.label), names: group.names, index, isText: true, found };
   });
+  const columns = kinds.filter((kind) => kind.found);
   for (const [name, packed] of Object.entries(run.scores)) {
     columns.push(numbers(name, page.scoreLabels[name].label, unpack(packed), 3, true));
   }
+  columns.push(...kinds.filter((kind) => !kind.found));
   run.amounts.forEach((amount, number) => {
     columns.push(numbers(`amount ${number}`, sentence(amount.label), unpack(amount.values), amount.digits, false));
   });

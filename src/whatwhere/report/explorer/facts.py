@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pandas as pd
+
 from whatwhere.exploration import Explored, ExploredRun
 from whatwhere.metrics import SCORES
 
@@ -43,7 +45,9 @@ def recording_facts(explored: Explored) -> list[list[str]]:
         found.append(["Test images", "none"])
     if facts.get("reliability") is not None:
         found.append(["Reliability", f"{facts['reliability']:.2f} (median share of variance that repeats)"])
-    return found
+    known = next((run.metadata for run in explored.runs if not run.metadata.empty), pd.DataFrame())
+    common = [f"{name} {_short(column.iloc[0])}" for name, column in known.items() if is_common(column)]
+    return [*found, ["All neurons", ", ".join(common)]] if common else found
 
 
 def facts_of(run: ExploredRun) -> list[list[Any]]:
@@ -57,6 +61,20 @@ def facts_of(run: ExploredRun) -> list[list[Any]]:
     if versions:
         found.append(["Versions", ", ".join(f"{name} {number}" for name, number in versions.items())])
     return found
+
+
+def _short(value: Any) -> str:
+    """Whole numbers without decimals: those of a table with gaps are floats.
+
+    >>> _short(5.0), _short(0.25), _short("V1")
+    ('5', '0.25', 'V1')
+    """
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def is_common(column: pd.Series) -> bool:
+    """Whether all neurons, two or more, have the same in a column: that is a fact of the recording."""
+    return len(column) > 1 and bool(column.notna().all()) and column.nunique() == 1
 
 
 _ENDED = {

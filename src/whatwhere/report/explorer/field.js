@@ -62,7 +62,7 @@ function fillColours() {
   const columns = columnsOf(run).filter((column) => column.key !== "row" && column.key !== "column");
   select.replaceChildren(...columns.map((column) => make("option", { value: column.key, text: column.label })));
   select.disabled = columns.length === 0;
-  const first = columns.find((column) => column.isText) || columns.find((column) => column.key === mainScore(run));
+  const first = columns.find((column) => column.found) || columns.find((column) => column.key === mainScore(run));
   if (!columns.some((column) => column.key === state.colour)) state.colour = (first || columns[0] || {}).key || null;
   select.value = state.colour || "";
 }

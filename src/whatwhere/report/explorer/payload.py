@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from whatwhere.exploration import Cropped, Explored, ExploredRun
-from whatwhere.report.explorer.facts import facts_of, recording_facts, score_labels
+from whatwhere.report.explorer.facts import facts_of, is_common, recording_facts, score_labels
 from whatwhere.report.explorer.packing import packed, sheets, signed_bytes, unsigned_bytes, within_limits
 from whatwhere.rows import spaced
 from whatwhere.run_data import HeldResponses, shrunken
@@ -72,9 +72,11 @@ def _scores(run: ExploredRun) -> dict[str, Any]:
 
 def _groups(run: ExploredRun) -> list[dict[str, Any]]:
     """Columns that sort neurons into kinds: types found, and text or few whole numbers of the recording's own."""
-    found = [] if run.types is None else [_group("type", run.types["type"])]
+    found = [] if run.types is None else [{**_group("type", run.types["type"]), "found": True}]
     has_types = run.types is not None
     for name, column in _own_columns(run.metadata):
+        if is_common(column):
+            continue
         label = f"{name} (recording)" if has_types and name == "type" else name
         if not _is_number(column) and column.nunique() <= _MOST_KINDS:
             found.append(_group(label, column))
@@ -129,7 +131,7 @@ def _amounts(run: ExploredRun) -> list[dict[str, Any]]:
     found += [
         (name, column)
         for name, column in _own_columns(run.metadata)
-        if _is_number(column) and not _has_few_numbers(column)
+        if _is_number(column) and not _has_few_numbers(column) and not is_common(column)
     ]
     return [{"label": label, **_numbers(np.asarray(values, float))} for label, values in found]
 
