@@ -22,7 +22,7 @@ demo: $(STAMP)  ## fit, compare and report on a simulated recording, into demo/
 	$(BIN)/whatwhere demo --out demo --overwrite
 
 test: $(STAMP)  ## run the tests and the doctests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## check style and format
 	$(BIN)/ruff check .

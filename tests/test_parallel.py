@@ -195,13 +195,13 @@ def test_a_comparison_on_two_nodes_shares_the_networks_and_leaves_the_others_to_
 
 REFUSED = """
 import sys
-from whatwhere.errors import RunError
+from whatwhere.errors import WhatwhereError
 from whatwhere.parallel import join_processes
 
 def tell(*asked):
     try:
         join_processes(*asked, "cpu")
-    except RunError as error:
+    except WhatwhereError as error:
         print(error)
 
 tell(2, 1)
