@@ -21,7 +21,7 @@ recording = simulate(population, 800, n_test_images=100, n_repeats=10, noise="po
 values = {
     "core": {"kernel_sizes": [11], "n_maps": 4},
     "training": {"max_steps": 250},
-    "factorized": {"penalties": {"product_l1": 0.03}},
+    "factorized": {"penalties": {"mask_l1": 0.03}, "readout": {"hold_masks": 150}},
     "fixed-mask": {"penalties": {"feature_l1": 0.01}},
     "posterior": {"penalties": {"feature_l1": 0.005}},
     "ridge": {"strengths": [0.1, 1.0, 10.0]},

@@ -21,7 +21,7 @@ recording = simulate(population, 1000, n_test_images=100, n_repeats=10, seed=2)
 values = {
     "core": {"kernel_sizes": [9]},
     "training": {"max_steps": 250},
-    "factorized": {"penalties": {"mask_l1": 0.03}},
+    "factorized": {"penalties": {"mask_l1": 0.03}, "readout": {"hold_masks": 150}},
     "ridge": {"strengths": [0.1, 1.0, 10.0, 100.0]},
 }
 with TemporaryDirectory() as folder:

@@ -37,6 +37,10 @@ CASES = {
     "gaussian": (L1, ReadoutOptions()),
     "posterior": (L1, PLACES),
     "held": (L1, replace(PLACES, start="features", hold_features=3)),
+    "held-masks": (
+        PenaltyOptions(mask_l1=0.05, feature_l1=0.01),
+        ReadoutOptions(hold_masks=7, locate_from=4, locate_every=2, mask_norm="unit"),
+    ),
 }
 """For each readout its penalties and options."""
 SHAPES = Shapes(n_channels=2, height=12, width=17, n_neurons=6)
@@ -79,7 +83,7 @@ def fitted(
             whole_every=3 if proximal else 10,
         ),
     )
-    model = Model("posterior" if readout == "held" else readout, options, SHAPES)
+    model = Model({"held": "posterior", "held-masks": "factorized"}.get(readout, readout), options, SHAPES)
     initialize(model, data.images, data.responses, seed=0)
     if proximal:  # so sparse that steps are of the support alone
         with torch.no_grad():

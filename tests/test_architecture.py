@@ -47,7 +47,7 @@ LEVELS = {
         ["core", "readouts", "initialisation", "alignment", "local_features", "neuron_types", "presets"], 2
     ),
     **dict.fromkeys(["model", "storage", "training", "proximal", "active_set", "refitting", "optimisers", "cost"], 3),
-    **dict.fromkeys(["location_inference", "recentring", "shared_model", "gradients"], 3),
+    **dict.fromkeys(["location_inference", "place_evidence", "recentring", "shared_model", "gradients"], 3),
     **dict.fromkeys(["estimators", "baselines", "simulation"], 4),
     **dict.fromkeys(
         ["catalogue", "runs", "run_data", "predicting", "shared_runs", "comparison", "export", "tracking"], 5

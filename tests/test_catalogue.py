@@ -76,5 +76,5 @@ def test_a_strength_given_replaces_those_that_the_preset_searches() -> None:
     given = make_model("factorized", {"penalties": {"mask_l1": 0.1, "feature_l1": 0.2}}).penalties
     assert (given.mask_l1, given.feature_l1, given.product_l1) == (0.1, 0.2, 0.0)
     kept = make_model("factorized", {"penalties": {"smoothness": 0.1}}).penalties
-    assert len(kept.product_l1) > 1
+    assert len(kept.mask_l1) > 1
     assert kept.smoothness == 0.1

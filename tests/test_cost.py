@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from whatwhere import cost, local_features, location_inference
+from whatwhere import cost, local_features, place_evidence
 from whatwhere.config import CoreOptions, ModelOptions, ReadoutOptions, TrainingOptions
 from whatwhere.cost import estimate_memory, make_plan
 from whatwhere.local_features import local_memory
-from whatwhere.location_inference import location_memory
 from whatwhere.model import Model, Shapes
+from whatwhere.place_evidence import location_memory
 from whatwhere.training import Trainer, TrainingData
 
 
@@ -108,10 +108,10 @@ def test_inferring_the_places_is_in_the_plan(monkeypatch: pytest.MonkeyPatch) ->
     plan = make_plan(fitted, some, 1)
     assert plan.seconds_per_step > 0.05, "half a second over ten steps"
     assert torch.equal(parameters(fitted), before)
-    monkeypatch.setattr(location_inference, "_MOST_NUMBERS", 1)
+    monkeypatch.setattr(place_evidence, "_MOST_NUMBERS", 1)
     kept = location_memory(fitted, 600) - location_memory(fitted, 400)
     assert kept == 4 * 200 * 3 * 2 * 8 * 13, "the features of 200 images at both widths"
-    monkeypatch.setattr(location_inference, "_MOST_FEATURES", 0)
+    monkeypatch.setattr(place_evidence, "_MOST_FEATURES", 0)
     assert location_memory(fitted, 6_000) == location_memory(fitted, 600)
     assert plan.memory >= location_memory(fitted, 60)
 

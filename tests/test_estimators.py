@@ -390,6 +390,8 @@ CHANGES = {
         "nonnegative_masks": True,
         "nonnegative_features": True,
         "feature_norm": "unit",
+        "mask_norm": "unit",
+        "hold_masks": 9,
         "start": "features",
         "hold_features": 9,
         "sta_smoothing": 0.0,
@@ -529,9 +531,9 @@ def test_bf16_is_close_to_float32(fitted: CNN, recording: ww.Recording) -> None:
 def test_presets_are_the_defaults_and_given_concerns_replace_them() -> None:
     simulation = ww.FactorizedCNN("simulation")
     assert simulation.options().training.loss == "squared"
-    assert ww.FactorizedCNN().options().penalties.product_l1 == (0.03, 0.045)
+    assert ww.FactorizedCNN().options().penalties.mask_l1 == (0.03, 0.06)
     chosen = ww.FactorizedCNN(penalties=ww.PenaltyOptions(smoothness=0.1)).options()
-    assert (chosen.penalties.product_l1, chosen.penalties.smoothness) == (0.0, 0.1)
+    assert (chosen.penalties.mask_l1, chosen.penalties.smoothness) == (0.0, 0.1)
 
 
 def test_the_device_is_checked_and_named() -> None:

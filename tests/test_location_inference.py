@@ -7,10 +7,9 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from whatwhere import location_inference
+from whatwhere import location_inference, place_evidence
 from whatwhere.config import CoreOptions, ModelOptions, ReadoutOptions, TrainingOptions
 from whatwhere.location_inference import (
-    _feature_batches,
     _likelihood_at_best,
     _likelihood_everywhere,
     is_due,
@@ -31,6 +30,7 @@ from whatwhere.losses import LOSSES
 from whatwhere.model import Model, Shapes
 from whatwhere.noise_models import NoiseModel, fit_noise
 from whatwhere.normal_hierarchy import shrunken
+from whatwhere.place_evidence import feature_batches
 from whatwhere.readouts import PosteriorReadout
 
 N_IMAGES, N_NEURONS, BATCH, HEIGHT, WIDTH = 50, 5, 16, 9, 13
@@ -118,7 +118,7 @@ def test_likelihoods_of_all_places_are_those_of_a_loop(
     assert expected.shape == (N_NEURONS, 2 * MAP[0] * MAP[1])
     with torch.no_grad():
         np.testing.assert_allclose(log_evidence(model, images, responses).numpy(), expected, rtol=1e-9)
-        monkeypatch.setattr(location_inference, "_MOST_FEATURES", 0)  # computed anew by each loop
+        monkeypatch.setattr(place_evidence, "_MOST_FEATURES", 0)  # computed anew by each loop
         monkeypatch.setattr(location_inference, "_AT_ONCE", 3_000)  # a neuron or two at once
         np.testing.assert_allclose(log_evidence(model, images, responses).numpy(), expected, rtol=1e-9)
 
@@ -130,7 +130,7 @@ def test_likelihoods_of_the_best_places_are_those_of_all(
     model = build("identity", noise=kind)
     n_atoms = 2 * MAP[0] * MAP[1]
     with torch.no_grad():
-        noise, batches = model.readout.noise(), _feature_batches(model, images)
+        noise, batches = model.readout.noise(), feature_batches(model, images)
         everywhere = _likelihood_everywhere(model, noise, batches, responses)
         evidence = torch.rand(N_NEURONS, n_atoms, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         for n_places in (1, 17, n_atoms):
@@ -175,7 +175,7 @@ def test_constant_noise_evidence_is_that_of_all_features_for_any_number_of_neuro
     expected = constant_noise_evidence(moments, cross, responses.var(0, correction=0), (0.3, 2.0))
     with torch.no_grad():
         for at_once in (1, 600, 10**9):  # numbers: one neuron, some, all
-            monkeypatch.setattr(location_inference, "_MOST_NUMBERS", at_once)
+            monkeypatch.setattr(place_evidence, "_MOST_NUMBERS", at_once)
             found = log_evidence(model, images, responses)
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from whatwhere.catalogue import MODELS
+from whatwhere.config import ReadoutOptions
 from whatwhere.errors import OptionError
 from whatwhere.estimators import CNN
 from whatwhere.model import check_options
@@ -61,3 +62,24 @@ def test_one_layer_has_no_use_for_the_presets_group_sparsity() -> None:
         check_options(
             "factorized", options_over_preset("factorized", "recording", {**one, "penalties": {"group_sparsity": 0.1}})
         )
+
+
+def test_what_the_preset_has_and_nothing_can_use_goes() -> None:
+    """Of one feature map, of a norm that is asked for, of masks that are not held, and without a sparse penalty."""
+    usual = options_over_preset("factorized", "recording", {})
+    assert (usual.readout.mask_norm, usual.readout.hold_masks, usual.readout.locate_from) == ("unit", 500, 50)
+    assert usual.training.proximal
+    one_map = options_over_preset("factorized", "recording", {"core": {"n_maps": 1}})
+    assert (one_map.readout.mask_norm, one_map.penalties.feature_l1) == ("free", 0.0)
+    assert one_map.readout.hold_masks == 500
+    other_norm = options_over_preset("factorized", "recording", {"readout": {"feature_norm": "unit"}})
+    assert other_norm.readout.mask_norm == "free"
+    not_held = options_over_preset("factorized", "recording", {"readout": {"hold_masks": 0}})
+    assert not_held.readout.locate_from == ReadoutOptions().locate_from
+    free = {"penalties": {"mask_l1": 0.0}, "core": {"kernel_sizes": [5]}}
+    assert not options_over_preset("factorized", "recording", free).training.proximal
+    for found in (usual, one_map, other_norm, not_held):
+        check_options("factorized", found)
+    asked = {**free, "training": {"proximal": True}}
+    assert options_over_preset("factorized", "recording", asked).training.proximal, "what is asked for is kept"
+    assert options_over_preset("posterior", "recording", {}).readout.locate_from == 50

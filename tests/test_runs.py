@@ -66,7 +66,7 @@ def test_a_run_is_written_with_its_scores(tmp_path: Path) -> None:
     assert list(table["neuron"]) == ["n7", "n3", "n5", "n1"]
     assert table["correlation"].mean() == pytest.approx(metrics["correlation"]["mean"])
     np.testing.assert_array_equal(table[["row", "column"]], run.model.locations_)  # type: ignore[attr-defined]
-    assert list(pd.read_csv(tmp_path / "candidates.csv")["product_l1"]) == [0.03, 0.045]
+    assert list(pd.read_csv(tmp_path / "candidates.csv")["mask_l1"]) == [0.03, 0.06]
 
 
 def test_a_recording_without_held_out_part_is_fitted_and_not_scored(tmp_path: Path) -> None:

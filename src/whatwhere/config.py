@@ -127,6 +127,16 @@ class ReadoutOptions:
     feature_norm: Literal["unit", "free"] = _option(
         "free", "unit: |w_n| = 1, so that only the mask carries the scale; free: penalise the product"
     )
+    mask_norm: Literal["unit", "free"] = _option(
+        "free",
+        "factorised, unit: |m_n| = 1, so that only the feature weights carry the scale, and penalties of masks make"
+        " them narrow without making neurons weak",
+    )
+    hold_masks: Annotated[int, Field(ge=0)] = _option(
+        0,
+        "factorised: steps in which each neuron looks at one pixel, from `locate_from` on at the one whose features"
+        " explain it best, found anew each `locate_every` steps; then masks are free",
+    )
     start: Literal["average", "types", "features"] = _option(
         "average",
         "where neurons look at first: average: at the peak of the decorrelated average; types: where it is most like"
@@ -162,15 +172,20 @@ class ReadoutOptions:
         (0.0,), "posterior: widths in pixels of the Gaussians that a place may be; 0 is one pixel"
     )
     sampled: bool = _option(True, "posterior: train at places drawn from the posterior, not at their expectation")
-    locate_every: Count = _option(25, "posterior: steps between two inferences of the places")
-    locate_from: Annotated[int, Field(ge=0)] = _option(100, "posterior: steps before the first of them")
+    locate_every: Count = _option(
+        25, "posterior, and factorised while masks are held: steps between two inferences of the places"
+    )
+    locate_from: Annotated[int, Field(ge=0)] = _option(
+        100, "posterior, and factorised while masks are held: steps before the first of them"
+    )
     anneal_steps: Annotated[int, Field(ge=0)] = _option(
         300, "posterior: steps in which the temperature falls to 1 and the noise's least variance to its last value"
     )
     temperature: Annotated[float, Field(ge=1)] = _option(3.0, "posterior: of the first inference")
     prior_ridges: Annotated[tuple[Positive, ...], Field(min_length=1)] = _option(
         (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
-        "posterior: noise over the weights' prior variance, relative to the features' power; each is as likely",
+        "posterior, and factorised with `hold_masks`: noise over the weights' prior variance, relative to the features'"
+        " power; each is as likely",
     )
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from whatwhere.gradients import backpropagate
 from whatwhere.local_features import local_memory
-from whatwhere.location_inference import location_memory, settle
+from whatwhere.location_inference import settle
 from whatwhere.model import Model
+from whatwhere.place_evidence import location_memory
 from whatwhere.readouts import PosteriorReadout
 from whatwhere.shared_model import Network
 from whatwhere.training_data import SharedData, TrainingData
@@ -21,10 +22,11 @@ class Plan:
     """Estimated before a fit starts.
 
     memory: bytes held at the peak, data, parameters with their gradients, moments and best copy, and activations of
-    one step or what the inference of places takes, at first or later. seconds_per_step: measured, inferences of places
-    spread over the steps between two of them; 0 for a model that is solved without steps. least_seconds: if the
-    validation loss never got better; most_seconds: at `max_steps`, and again for a last fit to all images; both for all
-    candidates. Of several processes that share the fit, n_processes, both are those of each.
+    one step or what the inference of places takes, at first or later. seconds_per_step: measured, the posterior
+    readout's inferences of places spread over the steps between two of them (those while masks are held come once); 0
+    for a model that is solved without steps. least_seconds: if the validation loss never got better; most_seconds: at
+    `max_steps`, and again for a last fit to all images; both for all candidates. Of several processes that share the
+    fit, n_processes, both are those of each.
     """
 
     n_images: int
@@ -50,10 +52,17 @@ def make_plan(
 
     Of several recordings, images are those of all of them.
     """
-    options = model.options.training
+    options, readout = model.options.training, model.options.readout
     batch = _batch(model, data, n_processes)
-    seconds = _seconds_per_step(model, data, batch) + _seconds_of_places(model, data)
-    least = min(options.patience_from + options.check_every * options.patience * options.n_rates, options.max_steps)
+    seconds, places = _seconds_per_step(model, data, batch), _seconds_of_places(model, data)
+    at_first = 0.0
+    if readout.hold_masks:
+        steps = min(readout.hold_masks, options.max_steps) - readout.locate_from
+        at_first = places * max(0, math.ceil(steps / readout.locate_every))
+    else:
+        seconds += places / readout.locate_every
+    counted_from = max(options.patience_from, readout.hold_features, readout.hold_masks)
+    least = min(counted_from + options.check_every * options.patience * options.n_rates, options.max_steps)
     return Plan(
         n_images=sum(len(part.images) for part in data.parts),
         n_validation=sum(len(part.validation_images) for part in data.parts),
@@ -61,8 +70,8 @@ def make_plan(
         n_candidates=n_candidates,
         memory=estimate_memory(model, data, n_processes),
         seconds_per_step=seconds,
-        least_seconds=seconds * least * n_candidates,
-        most_seconds=seconds * options.max_steps * (n_candidates + options.refit),
+        least_seconds=(at_first + seconds * least) * n_candidates,
+        most_seconds=(at_first + seconds * options.max_steps) * (n_candidates + options.refit),
         notes=notes,
         n_processes=n_processes,
     )
@@ -94,7 +103,7 @@ def estimate_memory(model: Network, data: TrainingData | SharedData, n_processes
     located = [
         location_memory(member, len(part.images))
         for member, part in pairs
-        if isinstance(member.readout, PosteriorReadout)
+        if isinstance(member.readout, PosteriorReadout) or member.options.readout.hold_masks
     ]
     at_once = max([at_once, *located])
     if model.options.readout.start == "features":
@@ -133,15 +142,15 @@ def _seconds_per_step(model: Network, data: TrainingData | SharedData, batch: in
 
 
 def _seconds_of_places(model: Network, data: TrainingData | SharedData) -> float:
-    """Of one inference of the places, measured, over the steps from one to the next."""
+    """Of one inference of the places, measured; 0 where they are not inferred."""
     trial, seconds = copy.deepcopy(model), 0.0
     for member, part in zip(trial.members, data.parts, strict=True):
         readout = member.readout
-        if not isinstance(readout, PosteriorReadout):
+        if not (isinstance(readout, PosteriorReadout) or member.options.readout.hold_masks):
             continue
-        if readout.evidence_renewed is not None:
+        if isinstance(readout, PosteriorReadout) and readout.evidence_renewed is not None:
             readout.evidence_renewed.fill_(True)  # which is done once in a fit
         started = time.perf_counter()
         settle(member, part.images, part.responses[:], 0, trial.members)
         seconds += time.perf_counter() - started
-    return seconds / model.options.readout.locate_every
+    return seconds

@@ -8,34 +8,29 @@ weights that are solved for are drawn towards each other.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from whatwhere.core import map_offset
 from whatwhere.local_features import fit_local_features
-from whatwhere.location_posterior import (
-    FeatureMoments,
-    VaryingNoiseEvidence,
-    blur_places,
-    constant_noise_evidence,
-    narrow_priors,
-    posterior,
-)
+from whatwhere.location_posterior import VaryingNoiseEvidence, narrow_priors, posterior
 from whatwhere.losses import LOSSES
 from whatwhere.model import Model, spread
 from whatwhere.noise_models import NOISE_MODELS, NoiseModel, choose_noise, fit_noise
 from whatwhere.normal_hierarchy import shrunken
-from whatwhere.readouts import PosteriorReadout
+from whatwhere.place_evidence import (
+    constant_evidence,
+    count_places,
+    feature_batches,
+)
+from whatwhere.readouts import FactorizedReadout, PosteriorReadout
 from whatwhere.recentring import recentre
 from whatwhere.stored_images import Images
 
 _DRAWS = 4  # places drawn of each neuron to estimate weights and noise
-_MOST_NUMBERS = 2**25  # held at once
 _MOST_DRAWN = 2**24  # numbers at places drawn, that weights and noise are estimated from
-_MOST_FEATURES = 2**28  # kept from one loop over the images to the next
 _AT_ONCE = 2**20  # numbers of one step over places, so that they stay in the processor's cache
 _MOST_LIKELIHOODS = 4e7  # likelihoods of single responses in one call of `locate`
 _FEWEST_PLACES = 16
@@ -56,40 +51,75 @@ def training_loss(model: Model, predictions: Tensor, responses: Tensor) -> Tenso
 
 
 def is_due(model: Model, step: int) -> bool:
-    """Whether places are to be inferred before this step."""
+    """Whether places are to be inferred before this step: of masks as long as they are held."""
     options = model.options.readout
     since = step - options.locate_from
-    return isinstance(model.readout, PosteriorReadout) and since >= 0 and since % options.locate_every == 0
+    inferred = isinstance(model.readout, PosteriorReadout) or step < options.hold_masks
+    return inferred and since >= 0 and since % options.locate_every == 0
 
 
 @torch.no_grad()
 def locate(
     model: Model, images: Images, responses: Tensor, step: int, seed: int, members: Sequence[Model] = ()
 ) -> None:
-    """Weights, noise and posterior from all training images, core frozen; the model's mode is left as it was.
+    """Places from all training images, core frozen; the model's mode is left as it was.
 
-    images (n_images, C, H, W), responses (n_images, n_neurons), in the units of the fit. With an identity output the
-    weights of each neuron are solved for, drawn towards the population's mean as far as the population's spread says.
-    members: see `recentre`.
+    Of the posterior readout: weights, noise and posterior. With an identity output the weights of each neuron are
+    solved for, drawn towards the population's mean as far as the population's spread says. Of the factorised readout,
+    while its masks are held: the one pixel with the highest evidence, see `_look_where_evident`.
+
+    images (n_images, C, H, W), responses (n_images, n_neurons), in the units of the fit. members: see `recentre`.
     """
-    readout, options = model.readout, model.options.readout
-    assert isinstance(readout, PosteriorReadout)
     training = model.training
     model.eval()
+    if isinstance(model.readout, FactorizedReadout):
+        _look_where_evident(model, images, responses, step)
+    else:
+        _infer_posterior(model, images, responses, step, seed, members)
+    model.train(training)
+
+
+def _look_where_evident(model: Model, images: Images, responses: Tensor, step: int) -> None:
+    """Each neuron of a factorised readout looks at the pixel whose features explain it best, with any weights.
+
+    Its feature weights stay: those that it learned where it looked before begin at the new place.
+    """
+    readout, options = model.readout, model.options.readout
+    assert isinstance(readout, FactorizedReadout)
+    batches = feature_batches(model, images)
+    pixels, values = readout.held_place()
+    rows = spread(torch.arange(len(responses), device=responses.device), _most_rows(model, 1))
+    features = _at_places(batches, pixels[None], rows)  # (n_neurons, n_rows, K)
+    drive = torch.einsum("nik,nk->in", features, readout.feature_weights() * values[:, None]) + model.bias
+    progress = min(1.0, step / options.hold_masks)
+    first = step - options.locate_from < 2 * options.locate_every
+    noise = _noise(model, model.nonlinearity(drive), responses[rows], _floor(responses, progress), first)
+    readout.look_at(constant_evidence(model, batches, noise.stabilised(responses)).argmax(1))
+
+
+def _infer_posterior(
+    model: Model, images: Images, responses: Tensor, step: int, seed: int, members: Sequence[Model]
+) -> None:
+    readout, options = model.readout, model.options.readout
+    assert isinstance(readout, PosteriorReadout)
     since = step - options.locate_from
     progress = min(1.0, since / options.anneal_steps) if options.anneal_steps else 1.0
     temperature = max(1.0, options.temperature * (1 - progress / 0.85))
-    floor = max(_LAST_FLOOR, _FIRST_FLOOR * (1 - progress)) * responses.var(0, correction=0).mean().item()
+    floor = _floor(responses, progress)
     recentre(model, members)
     first = since < 2 * options.locate_every
     generator = torch.Generator(images.device).manual_seed(seed)
-    batches = _feature_batches(model, images)
+    batches = feature_batches(model, images)
     prior = _fit_weights_and_noise(model, batches, responses, floor, first, generator)
     if readout.evidence_renewed is not None and not first and not readout.evidence_renewed:
         _renew_local_evidence(model, images, responses, seed)
     evidence = _evidence(model, batches, responses, prior)
     readout.set_posterior(posterior(evidence, temperature))
-    model.train(training)
+
+
+def _floor(responses: Tensor, progress: float) -> float:
+    """The variance that the noise has at least: it falls with the progress of the annealing, from 0 to 1."""
+    return max(_LAST_FLOOR, _FIRST_FLOOR * (1 - progress)) * responses.var(0, correction=0).mean().item()
 
 
 def _renew_local_evidence(model: Model, images: Images, responses: Tensor, seed: int) -> None:
@@ -120,7 +150,7 @@ def log_evidence(model: Model, images: Images, responses: Tensor, prior: tuple[T
     places to be judged by them as they are, for those where they were learned would always look best. With
     `start="features"` a neuron reads either the core's features or the fixed bank's (`local_features`), each as likely.
     """
-    return _evidence(model, _feature_batches(model, images), responses, prior)
+    return _evidence(model, feature_batches(model, images), responses, prior)
 
 
 def _evidence(
@@ -142,16 +172,16 @@ def _core_evidence(
 ) -> Tensor:
     readout, size = model.readout, model.options.training.batch_size
     assert isinstance(readout, PosteriorReadout)
-    n_features, n_atoms = readout.map_shape[0], readout.posterior[0].numel()
+    n_features, n_atoms = readout.map_shape[0], count_places(model)
     noise = readout.noise()
     if prior is not None and n_features == 1:
         return _integrated_evidence(noise, batches, responses.split(size), *prior)
     if model.options.readout.nonlinearity != "identity":
-        return _constant_evidence(model, batches, noise.stabilised(responses))
+        return constant_evidence(model, batches, noise.stabilised(responses))
     n_places = int(_MOST_LIKELIHOODS / (responses.numel() * (1 + n_features / 8)))
     if noise.kind != "constant" and n_places >= n_atoms:
         return _likelihood_everywhere(model, noise, batches, responses)
-    evidence = _constant_evidence(model, batches, responses)
+    evidence = constant_evidence(model, batches, responses)
     if noise.kind == "constant":
         return evidence
     return _likelihood_at_best(model, noise, batches, responses, evidence, min(max(n_places, _FEWEST_PLACES), n_atoms))
@@ -171,91 +201,12 @@ def _integrated_evidence(
     return torch.stack([log_share + part.evidence() for log_share, part in parts]).logsumexp(0)
 
 
-def _constant_evidence(model: Model, batches: Iterable[Tensor], responses: Tensor) -> Tensor:
-    """(n_neurons, n_atoms)."""
-    readout, options = model.readout, model.options
-    assert isinstance(readout, PosteriorReadout)
-    n_features, n_atoms = readout.map_shape[0], readout.posterior[0].numel()
-    moments = FeatureMoments(n_features, n_atoms, responses)
-    for features in batches:
-        moments.add(features)
-    at_once = max(1, _MOST_NUMBERS // _numbers_of_neuron(model))  # neurons
-    parts = []
-    for some in responses.chunk(math.ceil(responses.shape[1] / at_once), 1):
-        cross = _cross_products(model, batches, some - some.mean(0))
-        parts.append(constant_noise_evidence(moments, cross, some.var(0, correction=0), options.readout.prior_ridges))
-    return torch.cat(parts)
-
-
-def _numbers_of_neuron(model: Model) -> int:
-    """Of one neuron's cross products, or of its evidence under every ridge."""
-    readout = model.readout
-    assert isinstance(readout, PosteriorReadout)
-    return max(readout.map_shape[0], len(readout.options.prior_ridges)) * readout.posterior[0].numel()
-
-
-def _cross_products(model: Model, batches: Iterable[Tensor], centred: Tensor) -> Tensor:
-    """sum_b c_a y_bn: (n_atoms, K, n_neurons). A blur is its own adjoint, so sharp features are all that it takes."""
-    widths, (n_features, height, width) = model.options.readout.widths, model.core.output_shape
-    n_pixels, n_atoms = height * width, len(widths) * height * width
-    sharp = widths.index(0.0) if 0.0 in widths else None
-    part = slice(0, n_atoms) if sharp is None else slice(sharp * n_pixels, (sharp + 1) * n_pixels)
-    total = centred.new_zeros((part.stop - part.start) * n_features, centred.shape[1])
-    size = model.options.training.batch_size
-    for features, wanted in zip(batches, centred.split(size), strict=True):
-        places_first = features.permute(2, 1, 0)[part]  # (n_places, K, n_images)
-        total.addmm_(places_first.flatten(0, 1), wanted)
-    cross = total.view(-1, n_features, centred.shape[1])
-    if sharp is None or len(widths) == 1:
-        return cross
-    maps = cross.reshape(height, width, -1)  # places first, as what comes after needs them
-    return torch.cat([blur_places(maps, width).view_as(cross) for width in widths])
-
-
-def _feature_batches(model: Model, images: Images) -> Iterable[Tensor]:
-    """The features at every place, a batch at a time: (n_images, K, n_widths * h * w), places first in memory.
-
-    They are kept where they are few, and computed anew by each loop over them otherwise.
-    """
-    batches = _FeatureBatches(model, images)
-    n_features_of_image = math.prod(model.core.output_shape) * len(model.options.readout.widths)
-    return list(batches) if len(images) * n_features_of_image <= _MOST_FEATURES else batches
-
-
-def location_memory(model: Model, n_images: int) -> int:
-    """Bytes that `locate` takes at its peak, beside model and data: features that are kept, tables of the places."""
-    readout, options = model.readout, model.options
-    assert isinstance(readout, PosteriorReadout)
-    n_features, n_atoms = readout.map_shape[0], readout.posterior[0].numel()
-    of_image = n_features * n_atoms
-    kept = n_images * of_image if n_images * of_image <= _MOST_FEATURES else 0
-    batch = 3 * min(n_images, options.training.batch_size) * of_image
-    table = readout.n_neurons * n_atoms
-    of_neuron = _numbers_of_neuron(model)
-    at_once = 3 * min(readout.n_neurons * of_neuron, max(_MOST_NUMBERS, of_neuron))
-    tables = (24 if readout.solved else 4) * table + n_atoms * n_features**2 + at_once  # four a part of the prior
-    return 4 * (kept + batch + tables)
-
-
-@dataclass(frozen=True)
-class _FeatureBatches:
-    model: Model
-    images: Images
-
-    def __iter__(self) -> Iterator[Tensor]:
-        options = self.model.options
-        for some in self.images.split(options.training.batch_size):
-            maps = self.model.core(some).permute(2, 3, 1, 0).contiguous()  # (h, w, K, n_images)
-            places_first = torch.cat([blur_places(maps, width).flatten(0, 1) for width in options.readout.widths])
-            yield places_first.permute(2, 1, 0)
-
-
 def _likelihood_everywhere(model: Model, noise: NoiseModel, batches: Iterable[Tensor], responses: Tensor) -> Tensor:
     """Of an identity output, its weights taken as they are: (n_neurons, n_atoms)."""
     readout = model.readout
     assert isinstance(readout, PosteriorReadout)
     weights, bias = readout.feature_weights(), model.bias.detach()
-    n_neurons, n_atoms = len(weights), readout.posterior[0].numel()
+    n_neurons, n_atoms = len(weights), count_places(model)
     total = torch.zeros(n_neurons, n_atoms).to(weights)
     size = model.options.training.batch_size
     for features, wanted in zip(batches, responses.split(size), strict=True):
@@ -303,8 +254,7 @@ def _fit_weights_and_noise(
     """
     readout = model.readout
     assert isinstance(readout, PosteriorReadout)
-    most = max(32, _MOST_DRAWN // (readout.n_neurons * readout.map_shape[0] * _DRAWS))
-    rows = spread(torch.arange(len(responses), device=responses.device), most)
+    rows = spread(torch.arange(len(responses), device=responses.device), _most_rows(model, _DRAWS))
     features = _at_places(batches, readout.draw_places(_DRAWS, generator), rows)
     wanted = responses[rows].T.repeat_interleave(_DRAWS, 1)  # (n_neurons, n_images * draws)
     prior = None
@@ -312,9 +262,19 @@ def _fit_weights_and_noise(
         prior = _solve_weights(model, features, wanted)
     drive = torch.einsum("ndk,nk->dn", features, readout.feature_weights()) + model.bias
     rates = model.nonlinearity(drive)  # (n_images * draws, n_neurons)
-    kind = noise_kind(model, rates, wanted.T)
-    readout.set_noise(fit_noise("constant" if first and kind != "poisson" else kind, rates, wanted.T, floor))
+    readout.set_noise(_noise(model, rates, wanted.T, floor, first))
     return prior
+
+
+def _most_rows(model: Model, n_draws: int) -> int:
+    """Images that weights and noise are estimated from, at so many places of each neuron."""
+    return max(32, _MOST_DRAWN // (model.shapes.n_neurons * model.core.output_shape[0] * n_draws))
+
+
+def _noise(model: Model, rates: Tensor, responses: Tensor, floor: float, first: bool) -> NoiseModel:
+    """The noise of responses (n, n_neurons) given their rates: at first constant, unless it is known to be Poisson."""
+    kind = noise_kind(model, rates, responses)
+    return fit_noise("constant" if first and kind != "poisson" else kind, rates, responses, floor)
 
 
 def noise_kind(model: Model, rates: Tensor, responses: Tensor) -> str:

@@ -386,13 +386,10 @@ def _check_steps(method: str, options: OptimiserOptions) -> None:
 
 def _check_unconstrained(model: Model) -> None:
     """No constraint that only projection after each step would hold."""
-    readout = model.options.readout
-    constraints = {
-        "nonnegative_masks": readout.nonnegative_masks,
-        "nonnegative_features": readout.nonnegative_features,
-        "feature_norm='unit'": readout.feature_norm == "unit" and model.readout.map_shape[0] > 1,
-    }
-    held = [name for name, given in constraints.items() if given]
+    readout, n_features = model.options.readout, model.readout.map_shape[0]
+    held = [name for name in ("nonnegative_masks", "nonnegative_features", "hold_masks") if getattr(readout, name)]
+    held += ["feature_norm='unit'"] * (readout.feature_norm == "unit" and n_features > 1)
+    held += ["mask_norm='unit'"] * (readout.mask_norm == "unit")
     if held:
         raise OptionError(
             f"a fit of all images at once holds no constraint ({', '.join(held)}): its methods know of none. Leave it"

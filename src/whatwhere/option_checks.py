@@ -39,9 +39,11 @@ def check_options(readout: str, options: ModelOptions, *, frozen: bool = False) 
             "start 'types' has nothing to act on: with one feature map all neurons are of one type. Choose start"
             " 'average', or give the last layer more maps."
         )
+    if readout == "factorized":
+        _check_masks(options.readout, _n_features(options.core))
     for penalties in options.penalties.candidates():
         _check_strengths(readout, penalties, options.core, frozen)
-        if options.training.proximal and not _is_sparse(readout, penalties):
+        if options.training.proximal and not is_sparse(readout, penalties):
             raise OptionError(
                 "proximal has nothing to act on: no penalty of these strengths makes weights sparse. Set it to false,"
                 f" or give one of {', '.join(map(repr, sorted(_sparse(readout))))}."
@@ -51,7 +53,8 @@ def check_options(readout: str, options: ModelOptions, *, frozen: bool = False) 
                 f"whole_every (={options.training.whole_every}) has nothing to act on: it is for proximal steps of the"
                 f" factorized readout. Leave it at {WHOLE_EVERY}."
             )
-        if readout == "factorized" and options.readout.feature_norm == "free" and _n_features(options.core) > 1:
+        norms = options.readout.feature_norm, options.readout.mask_norm
+        if readout == "factorized" and "unit" not in norms and _n_features(options.core) > 1:
             _check_scale(penalties.single())
 
 
@@ -64,6 +67,33 @@ def _check_choices(readout: str, options: ReadoutOptions) -> None:
         if value != getattr(default, name):
             raise OptionError(
                 f"the {readout} readout has no option {name!r} (={value!r}): leave it at {getattr(default, name)!r}."
+            )
+
+
+def _check_masks(options: ReadoutOptions, n_features: int) -> None:
+    """No choice about the factorised readout's masks that contradicts another, or has nothing to act on."""
+    if options.mask_norm == "unit" and n_features == 1:
+        raise OptionError(
+            "mask_norm 'unit' leaves nothing that carries the scale: with one feature map there are no feature weights."
+            " Choose mask_norm 'free', or give the last layer more maps."
+        )
+    if options.mask_norm == options.feature_norm == "unit":
+        raise OptionError(
+            "mask_norm and feature_norm are both 'unit': nothing carries the scale. Choose 'free' for one of them."
+        )
+    default = ReadoutOptions()
+    if options.hold_masks and options.mask_noise != default.mask_noise:
+        raise OptionError(
+            f"mask_noise (={options.mask_noise}) has nothing to act on: with hold_masks (={options.hold_masks}) masks"
+            f" are one pixel at first. Leave it at {default.mask_noise}, or set hold_masks to 0."
+        )
+    for name in ("locate_every", "locate_from", "prior_ridges"):
+        value = getattr(options, name)
+        used = options.hold_masks or (name == "prior_ridges" and options.start == "features")
+        if value != getattr(default, name) and not used:
+            raise OptionError(
+                f"{name} (={value!r}) has nothing to act on: places of a factorized readout are inferred while its"
+                f" masks are held. Leave it at {getattr(default, name)!r}, or give hold_masks."
             )
 
 
@@ -100,7 +130,8 @@ def _sparse(readout: str) -> frozenset[str]:
     return (READOUTS[readout].strengths & frozenset(SHRUNKEN)) | {"group_sparsity"}
 
 
-def _is_sparse(readout: str, penalties: PenaltyOptions) -> bool:
+def is_sparse(readout: str, penalties: PenaltyOptions) -> bool:
+    """Whether proximal steps have anything to act on: a penalty of these strengths makes weights exactly 0."""
     strengths = penalties.single()
     return any(strengths[name] for name in _sparse(readout))
 
@@ -116,5 +147,5 @@ def _check_scale(strengths: dict[str, float]) -> None:
         raise OptionError(
             f"mask_l1 (={mask}) without feature_l1 (={feature}), or the reverse, is no penalty while"
             " feature_norm='free': the other factor grows instead. Give both, use product_l1, or choose"
-            " feature_norm='unit'."
+            " feature_norm='unit' or mask_norm='unit'."
         )

@@ -1,5 +1,6 @@
 """Default options: for recordings, for the paper's linear and nonlinear simulations, with each readout's strengths."""
 
+from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from whatwhere.config import (
     ReadoutOptions,
     TrainingOptions,
 )
+from whatwhere.option_checks import is_sparse
 from whatwhere.plain_options import as_plain, make_options, merge
 
 RECORDING = ModelOptions(readout=ReadoutOptions(sta_smoothing=4.0))
@@ -73,7 +75,12 @@ SLOW_FULL = TrainingOptions(learning_rate=2e-4)
 
 PRESETS = {
     "recording": {
-        "factorized": replace(RECORDING, penalties=replace(KERNELS, product_l1=(0.03, 0.045))),
+        "factorized": replace(
+            RECORDING,
+            penalties=replace(KERNELS, mask_l1=(0.03, 0.06), feature_l1=0.005),
+            readout=replace(RECORDING.readout, mask_norm="unit", hold_masks=500, locate_from=50),
+            training=TrainingOptions(proximal=True),
+        ),
         "fixed-mask": replace(RECORDING, penalties=replace(KERNELS, feature_l1=(0.003, 0.01))),
         "fully-connected": replace(RECORDING, penalties=replace(KERNELS, weight_l2=(3.0, 30.0)), training=SLOW_FULL),
         "gaussian": replace(RECORDING, penalties=replace(KERNELS, feature_l1=(0.005, 0.01))),
@@ -182,29 +189,42 @@ READOUT_STRENGTHS = ("mask_l1", "feature_l1", "product_l1", "weight_l2", "activi
 def options_over_preset(model: str, preset: str, values: dict[str, Any]) -> ModelOptions:
     """The preset's options with `values` in their place, option by option: `{"core": {"n_maps": 24}}`.
 
-    A strength of the readout given replaces all those that the preset searches; a core of one layer has no use for the
-    preset's group sparsity. Raises `OptionError` for an option
-    that is not known, naming the nearest.
+    A strength of the readout given replaces all those that the preset searches. What the preset has and the values
+    leave without use goes: the group sparsity of a core of one layer, what is for several feature maps where there is
+    one. Raises `OptionError` for an option that is not known, naming the nearest.
 
-    >>> options_over_preset("factorized", "recording", {"penalties": {"mask_l1": 0.1}}).penalties.product_l1
+    >>> options_over_preset("factorized", "recording", {"penalties": {"mask_l1": 0.1}}).penalties.feature_l1
     0.0
     """
     base = as_plain(preset_options(model, preset))
     plain = {name: as_plain(value) if is_dataclass(value) else value for name, value in values.items()}
     given = plain.get("penalties")
-    given = given if isinstance(given, dict) else {}
-    if any(strength in given for strength in READOUT_STRENGTHS):
+    if isinstance(given, dict) and any(strength in given for strength in READOUT_STRENGTHS):
         base["penalties"].update(dict.fromkeys(READOUT_STRENGTHS, 0.0))
-    options: ModelOptions = make_options(ModelOptions, merge(base, plain))
-    if options.core.n_layers == 1 and "group_sparsity" not in given:  # the preset's has nothing to act on
-        options = replace(options, penalties=replace(options.penalties, group_sparsity=0.0))
-    return _without_holding(options, plain.get("readout"))
+    return _without_idle(model, make_options(ModelOptions, merge(base, plain)), plain)
 
 
-def _without_holding(options: ModelOptions, given: Any) -> ModelOptions:
-    """Without the preset's `hold_features` where there is nothing to hold, unless it was given."""
-    readout, n_maps = options.readout, options.core.layers()[-1].n_maps
-    asked = isinstance(given, dict) and "hold_features" in given
-    if asked or (readout.start != "average" and n_maps > 1):
+def _without_idle(model: str, options: ModelOptions, given: Mapping[str, Any]) -> ModelOptions:
+    """Without what the preset has and nothing can use, unless it was given."""
+    readout, one_map = options.readout, options.core.layers()[-1].n_maps == 1
+    idle = {
+        "penalties": {
+            "group_sparsity": (0.0, options.core.n_layers == 1),
+            "feature_l1": (0.0, one_map and model == "factorized"),
+        },
+        "readout": {
+            "hold_features": (0, one_map or readout.start == "average"),
+            "mask_norm": ("free", one_map or readout.feature_norm == "unit"),
+            "locate_from": (ReadoutOptions().locate_from, model == "factorized" and not readout.hold_masks),
+        },
+    }
+    for concern, unused in idle.items():
+        asked = given.get(concern)
+        asked = asked if isinstance(asked, Mapping) else {}
+        values = {name: value for name, (value, is_idle) in unused.items() if is_idle and name not in asked}
+        options = replace(options, **{concern: replace(getattr(options, concern), **values)})
+    training = given.get("training")
+    asked_proximal = isinstance(training, Mapping) and "proximal" in training
+    if asked_proximal or all(is_sparse(model, penalties) for penalties in options.penalties.candidates()):
         return options
-    return replace(options, readout=replace(readout, hold_features=0))
+    return replace(options, training=replace(options.training, proximal=False))

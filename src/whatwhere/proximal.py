@@ -25,7 +25,8 @@ def shrink(model: Network, *optimizers: torch.optim.Optimizer) -> None:
     for share, member in zip(shares(model), model.members, strict=True):
         of_member = {name: share * strength for name, strength in strengths.items()}  # of the mean over all neurons
         for parameter, strength in member.readout.shrunken(of_member):
-            soft_threshold_(parameter, step_sizes(optimizers, parameter) * strength)
+            thresholds = step_sizes(optimizers, parameter) * strength
+            soft_threshold_(parameter, member.readout.limited(parameter, thresholds))
     if model.frozen:
         return
     for kernels, by_norm in model.core.shrunken(strengths["group_sparsity"], penalties.relative):

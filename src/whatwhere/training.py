@@ -142,6 +142,13 @@ class Trainer:
     def step(self) -> None:
         """One batch: gradient of loss and penalties, the optimiser's update, proximal step, projection."""
         step, members = self.schedule.step, self.model.members
+        if is_due(members[0], step):
+            for active in self.active:
+                active.end()  # whole masks are moved
+            for number, (member, data) in enumerate(zip(members, self.data.parts, strict=True)):
+                seed = draw_seed(self.seed, -1 - step, number) ^ 1  # another stream than the step's own draws
+                locate(member, data.images, data.responses[:], step, seed, members)
+            self._as_first()
         for active in self.active:
             whole = step % self.options.whole_every == 0
             if self.parallel.size > 1 and not whole and active.support is None:
@@ -152,11 +159,6 @@ class Trainer:
         for number, member in enumerate(members):
             member.readout.step_seed = draw_seed(self.seed, -1 - step, number)  # below 0, where no epoch is
             member.readout.step_part = part
-        if is_due(members[0], step):
-            for member, data in zip(members, self.data.parts, strict=True):
-                seed = member.readout.step_seed ^ 1  # another stream than the step's own draws
-                locate(member, data.images, data.responses[:], step, seed, members)
-            self._as_first()
         optimizers = [self.optimizer, *(inner for active in self.active for inner in active.optimizers())]
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -172,6 +174,8 @@ class Trainer:
         for member in members:
             if step < member.options.readout.hold_features:
                 member.readout.hold()
+            if isinstance(member.readout, FactorizedReadout) and step < member.options.readout.hold_masks:
+                member.readout.hold_masks()
             member.readout.project()
         self.schedule.step += 1
 
@@ -215,7 +219,7 @@ class Trainer:
 
     def _look(self) -> None:
         """Checks the validation loss and decides: keep going, go back and slow down, or stop."""
-        schedule, options = self.schedule, self.options
+        schedule, options, readout = self.schedule, self.options, self.model.options.readout
         validation_loss = self._validation_loss()
         n_steps = schedule.step - schedule.history[-1].step if schedule.history else 0
         training_loss = self.training_loss.item() / n_steps if n_steps else math.nan
@@ -227,7 +231,7 @@ class Trainer:
         if validation_loss < schedule.best_loss:
             schedule.best_loss, schedule.best_step, schedule.checks_without_better = validation_loss, schedule.step, 0
             self.best = {name: tensor.clone() for name, tensor in self._state().items()}
-        elif schedule.step > max(options.patience_from, self.model.options.readout.hold_features):
+        elif schedule.step > max(options.patience_from, readout.hold_features, readout.hold_masks):
             schedule.checks_without_better += 1
         if schedule.checks_without_better >= options.patience:
             self._slow_down()

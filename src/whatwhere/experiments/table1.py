@@ -93,8 +93,14 @@ def paper_values(recording: Recording) -> dict[str, Any]:
         "ridge": {"standardize": "pixel"},
         "lnp": {"standardize": "pixel"},
         "factorized": {
-            "readout": {"nonnegative_masks": True, "nonnegative_features": True},
+            "readout": {
+                "nonnegative_masks": True,
+                "nonnegative_features": True,
+                "mask_norm": "free",
+                "hold_masks": 0,
+            },
             "penalties": {**kernels, "product_l1": readout},
+            "training": {"proximal": False},
         },
         "factorized@1-layer": {"core": {"kernel_sizes": [13]}, "penalties": {"group_sparsity": 0.0}},
         "factorized@2-layers": {"core": {"kernel_sizes": [13, later]}},

@@ -94,6 +94,10 @@ class Readout(nn.Module, ABC):
             return []
         return [(weights, strength / self.n_neurons)]
 
+    def limited(self, values: Tensor, thresholds: Tensor | float) -> Tensor | float:
+        """The thresholds by which a proximal step shrinks values of `shrunken`, lowered where a constraint asks."""
+        return thresholds
+
     @abstractmethod
     def project(self) -> None:
         """Moves the weights back to where their constraints hold; called after each step of the optimiser."""

@@ -13,18 +13,36 @@ from whatwhere.readouts.base import Readout, Start, draw, draw_features, mask_po
 from whatwhere.readouts.products import factorized_product, supported_product
 from whatwhere.readouts.support import Restricted, SupportCache
 
+_LARGEST = 0.99
+"""Of the largest value of a mask of norm one, the most that a proximal step takes."""
+
 
 class FactorizedReadout(Readout):
     """q_kijn = m_ijn w_kn (Klindt et al. 2017, equation 3).
 
     (a m, w / a) is the same model. With one feature there is therefore no w (a buffer of ones stands in for it);
-    with more, either |w_n| = 1 is held by projection (`feature_norm="unit"`) or the scale is left free, which needs
-    the product of the two norms, or both norms, to be penalised.
+    with more, |w_n| = 1 or |m_n| = 1 is held by projection (`feature_norm="unit"`, `mask_norm="unit"`), or the scale is
+    left free, which needs the product of the two norms, or both norms, to be penalised. Where |m_n| = 1, proximal steps
+    of an L1 penalty are those on the sphere: they take from a mask what is small, and nothing from the neuron.
+
+    With `hold_masks` each mask is at first one pixel, `pixels`, where `location_inference` moves it.
     """
 
     strengths: ClassVar[frozenset[str]] = frozenset({"mask_l1", "feature_l1", "product_l1"})
     choices: ClassVar[frozenset[str]] = frozenset(
-        {"dropout", "nonnegative_masks", "nonnegative_features", "hold_features", "feature_norm", "mask_noise"}
+        {
+            "dropout",
+            "nonnegative_masks",
+            "nonnegative_features",
+            "hold_features",
+            "hold_masks",
+            "locate_every",
+            "locate_from",
+            "prior_ridges",
+            "feature_norm",
+            "mask_norm",
+            "mask_noise",
+        }
     )
 
     def __init__(self, n_neurons: int, map_shape: tuple[int, int, int], options: ReadoutOptions) -> None:
@@ -37,7 +55,8 @@ class FactorizedReadout(Readout):
             self.register_buffer("weights", torch.ones(n_neurons, 1))
         else:
             self.weights = nn.Parameter(torch.full((n_neurons, n_features), 1.0 / n_features))
-
+        self.pixels: Tensor | None
+        self.register_buffer("pixels", torch.zeros(n_neurons, dtype=torch.int64) if options.hold_masks else None)
         self.restricted: Restricted | None = None
         self.cache = SupportCache()
 
@@ -61,12 +80,44 @@ class FactorizedReadout(Readout):
 
     @torch.no_grad()
     def initialize(self, start: Start, generator: torch.Generator) -> None:
-        mask = draw((self.n_neurons, self.map_shape[1] * self.map_shape[2]), 0.0, start.mask_noise, generator)
+        noise = 0.0 if self.pixels is not None else start.mask_noise
+        mask = draw((self.n_neurons, self.map_shape[1] * self.map_shape[2]), 0.0, noise, generator)
         mask[torch.arange(self.n_neurons), start.peaks.cpu()] = start.amplitudes.cpu()
         self.mask.copy_(mask.view_as(self.mask))
         if self.map_shape[0] > 1:
             self.weights.copy_(draw_features(self.n_neurons, self.map_shape[0], start.features, generator))
+        if self.pixels is not None:
+            self.pixels.copy_(start.peaks)
+        if self.options.mask_norm == "unit":
+            self.weights.mul_(self.mask.flatten(1).norm(dim=1, keepdim=True))
         self.project()
+
+    @torch.no_grad()
+    def look_at(self, pixels: Tensor) -> None:
+        """Moves held masks to pixels (n_neurons,), with the value that each has."""
+        assert self.pixels is not None
+        values = self.held_place()[1]
+        self.pixels.copy_(pixels)
+        self.mask.zero_()
+        self.mask.flatten(1).scatter_(1, self.pixels[:, None], values[:, None])
+
+    @torch.no_grad()
+    def held_place(self) -> tuple[Tensor, Tensor]:
+        """The pixel that each held mask is, and its value there: (n_neurons,) each."""
+        assert self.pixels is not None
+        return self.pixels, self.mask.flatten(1).gather(1, self.pixels[:, None])[:, 0]
+
+    @torch.no_grad()
+    def hold_masks(self) -> None:
+        """Masks back to their one pixel, of which a step may have made more."""
+        assert self.pixels is not None
+        if self.restricted is None:
+            pixels, values = self.held_place()
+            self.mask.zero_()
+            self.mask.flatten(1).scatter_(1, pixels[:, None], values[:, None])
+        else:
+            support = self.restricted.support
+            self.restricted.values.mul_(support.pixels == self.pixels[support.rows])
 
     def penalties(self, predictions: Tensor) -> dict[str, Callable[[], Tensor]]:
         return {
@@ -90,9 +141,24 @@ class FactorizedReadout(Readout):
             found.append((self.weights, features[:, None]))
         return found
 
+    @torch.no_grad()
+    def limited(self, values: Tensor, thresholds: Tensor | float) -> Tensor | float:
+        """As `Readout.limited`: of |m_n| = 1 the largest value is left, however strong the penalty."""
+        if self.options.mask_norm == "free" or values is self.weights:
+            return thresholds
+        if self.restricted is None:
+            most = values.abs().amax((1, 2), keepdim=True)
+        else:
+            most = self.restricted.most()[self.restricted.support.rows]
+        return torch.minimum(torch.as_tensor(thresholds).to(values), _LARGEST * most)
+
     def _mask_norms(self) -> Tensor:
         """|m_n|_1, (n_neurons,)."""
         return self.mask.abs().sum((1, 2)) if self.restricted is None else self.restricted.norms()
+
+    def _mask_lengths(self) -> Tensor:
+        """|m_n|_2, (n_neurons,)."""
+        return self.mask.flatten(1).norm(dim=1) if self.restricted is None else self.restricted.lengths()
 
     @torch.no_grad()
     def project(self) -> None:
@@ -104,6 +170,10 @@ class FactorizedReadout(Readout):
             return
         if self.options.nonnegative_features:
             self.weights.clamp_(min=0.0)
+        if self.options.mask_norm == "unit":
+            norms = self._mask_lengths()
+            norms[norms == 0] = 1.0  # a mask that is 0 stays
+            masks.div_(norms[:, None, None] if restricted is None else norms[restricted.support.rows])
         if self.options.feature_norm == "unit":
             norms = self.weights.norm(dim=1, keepdim=True)  # (n_neurons, 1)
             norms[norms == 0] = 1.0  # weights that are all 0 stay; the mask must not die with them

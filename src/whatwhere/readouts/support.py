@@ -75,7 +75,19 @@ class Restricted:
 
     def norms(self) -> Tensor:
         """The sum of the magnitudes of each neuron's values: (n_neurons,)."""
-        return self.values.new_zeros(self.support.shape[0]).index_add_(0, self.support.rows, self.values.abs())
+        return self._sums(self.values.abs())
+
+    def lengths(self) -> Tensor:
+        """The root of the sum of the squares of each neuron's values: (n_neurons,)."""
+        return self._sums(self.values.square()).sqrt()
+
+    def most(self) -> Tensor:
+        """The largest magnitude of each neuron's values, 0 where it has none: (n_neurons,)."""
+        zeros = self.values.new_zeros(self.support.shape[0])
+        return zeros.scatter_reduce_(0, self.support.rows, self.values.abs(), "amax")
+
+    def _sums(self, of_values: Tensor) -> Tensor:
+        return self.values.new_zeros(self.support.shape[0]).index_add_(0, self.support.rows, of_values)
 
 
 class SupportCache:
