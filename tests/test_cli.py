@@ -411,8 +411,7 @@ def test_every_option_is_in_the_help_with_its_meaning() -> None:
 def test_the_help_gives_the_defaults_that_recordings_really_have() -> None:
     text = options_help()
     assert (
-        "penalties.mask_l1=[0.03, 0.06] (fixed-mask: 0.0; fully-connected: 0.0; gaussian: 0.0; posterior: 0.0)"
-        in text
+        "penalties.mask_l1=[0.03, 0.06] (fixed-mask: 0.0; fully-connected: 0.0; gaussian: 0.0; posterior: 0.0)" in text
     )
     assert "training.learning_rate=0.003 (fully-connected: 0.0002)" in text
     for name in ("strengths", "standardize", "validation_fraction"):
