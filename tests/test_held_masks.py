@@ -9,11 +9,14 @@ import torch
 
 import whatwhere as ww
 from whatwhere.config import CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions, TrainingOptions
-from whatwhere.cost import estimate_memory, make_plan
-from whatwhere.errors import OptionError
+from whatwhere.cost import make_plan
+from whatwhere.errors import OptionError, TrainingError
 from whatwhere.location_inference import is_due, locate
 from whatwhere.model import Model, Shapes, initialize
+from whatwhere.proximal import soft_threshold_
 from whatwhere.readouts import FactorizedReadout
+from whatwhere.refitting import refit
+from whatwhere.schedule import Check
 from whatwhere.training import Trainer
 from whatwhere.training_data import TrainingData
 
@@ -105,7 +108,7 @@ def test_places_are_inferred_while_masks_are_held_and_not_after() -> None:
     assert [step for step in range(30) if is_due(model, step)] == [4, 8]
     free = Model("factorized", options(hold_masks=0, locate_from=100, locate_every=25), SHAPES)
     assert not any(is_due(free, step) for step in range(300))
-    only_held = Model("factorized", options(locate_from=HELD), SHAPES)
+    only_held = Model("factorized", options(locate_from=HELD, locate_every=25), SHAPES)
     assert not any(is_due(only_held, step) for step in range(30))
 
 
@@ -146,13 +149,11 @@ def test_a_fit_stopped_while_masks_are_held_or_later_ends_with_the_same_numbers(
             raise StoppedError
 
     data, _, _ = session()
-    recording = ww.Recording(images=data.images[:].numpy(), responses=data.responses[:].numpy())
-    chosen = options(training={"checkpoint_seconds": 0})
-    concerns = {name: getattr(chosen, name) for name in ("core", "readout", "penalties", "training")}
-    whole = ww.FactorizedCNN(**concerns).fit(recording)
+    recording, asked = as_recording(data), concerns(options(training={"checkpoint_seconds": 0}))
+    whole = ww.FactorizedCNN(**asked).fit(recording)
     with pytest.raises(StoppedError):
-        ww.FactorizedCNN(**concerns).fit(recording, folder=tmp_path, observer=observe)
-    resumed = ww.FactorizedCNN(**concerns).fit(recording, folder=tmp_path, resume=True)
+        ww.FactorizedCNN(**asked).fit(recording, folder=tmp_path, observer=observe)
+    resumed = ww.FactorizedCNN(**asked).fit(recording, folder=tmp_path, resume=True)
     assert resumed.predict(data.images[:9].numpy()).tobytes() == whole.predict(data.images[:9].numpy()).tobytes()
     assert resumed.history_.validation_loss.tolist() == whole.history_.validation_loss.tolist()
 
@@ -174,7 +175,6 @@ def test_patience_begins_when_masks_are_let_go_and_the_plan_knows() -> None:
     assert held.least_seconds > held.seconds_per_step * (HELD + 1), "steps, and two inferences of places"
     assert free.least_seconds == pytest.approx(free.seconds_per_step)
     assert held.memory > free.memory
-    assert estimate_memory(Model("factorized", options(), SHAPES), data) == held.memory
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,10 @@ def test_patience_begins_when_masks_are_let_go_and_the_plan_knows() -> None:
     [
         ({"feature_norm": "unit"}, "mask_norm and feature_norm are both 'unit': nothing carries the scale"),
         ({"mask_noise": 0.1}, r"mask_noise \(=0\.1\) has nothing to act on: with hold_masks \(=12\)"),
-        ({"hold_masks": 0}, r"locate_every \(=4\) has nothing to act on: .* or give hold_masks"),
+        ({"hold_masks": 0}, r"locate_every \(=4\) has nothing to act on: .* or give more hold_masks \(=0\)"),
+        ({"locate_from": HELD}, r"locate_every \(=4\) has nothing to act on: .* from locate_from \(=12\) on"),
+        ({"hold_masks": 0, "locate_every": 25, "locate_from": 100, "noise": "rate"}, "noise .* has nothing to act on"),
+        ({"hold_masks": 30}, r"hold_masks \(=30\) leaves none of max_steps \(=30\) to free masks"),
         (
             {"hold_masks": 0, "locate_every": 25, "locate_from": 100, "prior_ridges": (1.0,)},
             r"prior_ridges \(=\(1\.0,\)\) has nothing to act on",
@@ -192,6 +195,98 @@ def test_patience_begins_when_masks_are_let_go_and_the_plan_knows() -> None:
 def test_choices_that_contradict_each_other_are_refused(readout: dict, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Model("factorized", options(**readout), SHAPES)
+
+
+def concerns(chosen: ModelOptions) -> dict:
+    return {name: getattr(chosen, name) for name in ("core", "readout", "penalties", "training")}
+
+
+def as_recording(data: TrainingData) -> ww.Recording:
+    return ww.Recording(images=data.images[:].numpy(), responses=data.responses[:].numpy())
+
+
+@pytest.mark.parametrize("theirs", [HELD, 0])
+@pytest.mark.parametrize("ours", [HELD, 0])
+def test_a_fit_that_starts_from_another_keeps_its_masks(theirs: int, ours: int) -> None:
+    """Whether the first held its masks, or the second would: what was learned is no guess to be thrown away."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(500, 1, 13, 18, generator=generator)
+    rates = torch.nn.functional.softplus(images.flatten(1) @ torch.randn(13 * 18, 12, generator=generator) / 8)
+    recording = ww.Recording(images=images.numpy(), responses=rates.numpy())  # no pixel alone explains these
+
+    def make(hold_masks: int, **training: object) -> ww.FactorizedCNN:
+        places = {"locate_from": 4, "locate_every": 4} if hold_masks else {"locate_from": 100, "locate_every": 25}
+        penalties = {"mask_l1": 1e-5, "feature_l1": 1e-5}
+        return ww.FactorizedCNN(
+            **concerns(options(training=training, penalties=penalties, hold_masks=hold_masks, **places))
+        )
+
+    first = make(theirs, max_steps=60, learning_rate=0.01).fit(recording)
+    assert ((first.masks_ != 0).sum((1, 2)) > 1).mean() > 0.5
+    begun = make(ours, max_steps=HELD + 1, check_every=1, learning_rate=1e-6).fit(recording, start=first)
+    np.testing.assert_allclose(begun.masks_, first.masks_, atol=1e-3)
+    np.testing.assert_allclose(begun.history_.validation_loss[0], first.history_.validation_loss.min(), rtol=1e-5)
+
+
+def test_feature_weights_of_a_fit_that_starts_from_another_are_not_held() -> None:
+    data = session()[0]
+    chosen = options(start="types", hold_features=10, hold_masks=0, locate_from=100, locate_every=25)
+    model = Model("factorized", chosen, SHAPES)
+    initialize(model, data.images, data.responses, seed=0)
+    assert model.readout.holds_features(9)
+    assert not model.readout.holds_features(10)
+    assert model.readout.n_held_steps == 10
+    model.readout.let_go()
+    assert not model.readout.holds_features(0)
+    assert model.readout.n_held_steps == 0
+
+
+def test_the_last_fit_to_all_images_holds_masks_no_longer_than_the_one_that_was_chosen() -> None:
+    """Rates fall by checks without a better loss, and the steps gone back on are left out of the last fit."""
+    data = session()[0]
+    history = [Check(step, rate, 1.0, loss, 0.0) for step, rate, loss in ((0, 1e-3, 9), (5, 1e-3, 8), (15, 1e-3, 9))]
+    history += [Check(18, 3e-4, 1.0, 7.0, 0.0)]
+    model = Model("factorized", options(penalties={"mask_l1": 1e-6, "feature_l1": 1e-6}), SHAPES)
+    initialize(model, data.images, data.responses, seed=0)
+    assert refit(model, data, history, seed=0)
+    assert (model.readout.masks() != 0).flatten(1).sum(1).min() > 1, "five held steps, and three that are free"
+
+
+@pytest.mark.parametrize("kind", [ww.FactorizedCNN, ww.PosteriorCNN])
+def test_a_fit_that_diverges_before_places_are_inferred_says_so(kind: type) -> None:
+    recording = as_recording(session()[0])
+    core = ww.CoreOptions(kernel_sizes=(5,), n_maps=8)
+    model = kind(core=core, training={"learning_rate": 1e30, "max_steps": 200, "check_every": 200})
+    with pytest.raises(TrainingError, match=r"the loss is not finite at step 50.*Try a learning_rate below"):
+        model.fit(recording)
+
+
+def test_a_neuron_that_is_silent_at_first_can_still_be_learned() -> None:
+    data = session()[0]
+    responses = data.responses[:].clone()
+    responses[:, 3] = 0.0
+    model = Model("factorized", options(), SHAPES)
+    initialize(model, data.images, responses, seed=0)
+    assert (model.readout.masks()[3] != 0).sum() == 1
+    assert model.readout.feature_weights()[3].abs().sum() > 0
+    others = np.delete(np.arange(SHAPES.n_neurons), 3)
+    sizes = model.readout.feature_weights().abs().sum(1)
+    assert sizes[3] < 0.1 * sizes[others].median()
+
+
+def test_the_largest_value_that_is_allowed_is_left() -> None:
+    """Of masks that may not be negative the largest one, not the one of largest magnitude."""
+    chosen = options(hold_masks=0, locate_from=100, locate_every=25, nonnegative_masks=True)
+    readout = Model("factorized", chosen, SHAPES).readout
+    assert isinstance(readout, FactorizedReadout)
+    with torch.no_grad():
+        readout.mask.zero_()
+        readout.mask[:, 2, 3:6] = torch.tensor([0.3, -0.5, 0.1])
+    soft_threshold_(readout.mask.data, readout.limited(readout.mask, 10.0))
+    readout.project()
+    masks = readout.masks()
+    assert (masks[:, 2, 3] == 1).all()
+    assert (masks != 0).sum() == SHAPES.n_neurons
 
 
 def test_one_feature_map_leaves_no_scale_to_masks_of_norm_one() -> None:

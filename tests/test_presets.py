@@ -8,7 +8,7 @@ from whatwhere.catalogue import MODELS
 from whatwhere.config import ReadoutOptions
 from whatwhere.errors import OptionError
 from whatwhere.estimators import CNN
-from whatwhere.model import check_options
+from whatwhere.option_checks import check_options, with_penalties
 from whatwhere.presets import PRESETS, options_over_preset, preset_options
 
 
@@ -74,6 +74,8 @@ def test_what_the_preset_has_and_nothing_can_use_goes() -> None:
     assert one_map.readout.hold_masks == 500
     other_norm = options_over_preset("factorized", "recording", {"readout": {"feature_norm": "unit"}})
     assert other_norm.readout.mask_norm == "free"
+    of_masks = {"core": {"n_maps": 3}, "readout": {"mask_norm": "unit"}}
+    assert options_over_preset("factorized", "simulation", of_masks).readout.feature_norm == "free"
     not_held = options_over_preset("factorized", "recording", {"readout": {"hold_masks": 0}})
     assert not_held.readout.locate_from == ReadoutOptions().locate_from
     free = {"penalties": {"mask_l1": 0.0}, "core": {"kernel_sizes": [5]}}
@@ -83,3 +85,29 @@ def test_what_the_preset_has_and_nothing_can_use_goes() -> None:
     asked = {**free, "training": {"proximal": True}}
     assert options_over_preset("factorized", "recording", asked).training.proximal, "what is asked for is kept"
     assert options_over_preset("posterior", "recording", {}).readout.locate_from == 50
+
+
+@pytest.mark.parametrize(
+    ("values", "held"),
+    [
+        ({"training": {"max_steps": 300}}, (150, 50)),
+        ({"training": {"max_steps": 60}}, (30, 15)),
+        ({"readout": {"hold_masks": 40}}, (40, 20)),
+        ({"readout": {"hold_masks": 40, "locate_from": 40}}, (40, 40)),
+        ({"training": {"max_steps": 300}, "readout": {"hold_masks": 200}}, (200, 50)),
+    ],
+)
+def test_a_short_fit_holds_masks_for_half_of_its_steps(values: dict, held: tuple[int, int]) -> None:
+    found = options_over_preset("factorized", "recording", values)
+    assert (found.readout.hold_masks, found.readout.locate_from) == held
+    check_options("factorized", found)
+
+
+def test_a_search_of_strengths_may_hold_zero_beside_sparse_ones() -> None:
+    values = {"core": {"kernel_sizes": [5]}, "penalties": {"mask_l1": (0.0, 0.1)}}
+    found = options_over_preset("factorized", "recording", values)
+    check_options("factorized", found)
+    of_candidates = [with_penalties(found, penalties) for penalties in found.penalties.candidates()]
+    assert [one.training.proximal for one in of_candidates] == [False, True]
+    for one in of_candidates:
+        check_options("factorized", one)

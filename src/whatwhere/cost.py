@@ -56,12 +56,12 @@ def make_plan(
     batch = _batch(model, data, n_processes)
     seconds, places = _seconds_per_step(model, data, batch), _seconds_of_places(model, data)
     at_first = 0.0
-    if readout.hold_masks:
+    if model.members[0].readout.holds_masks(0):
         steps = min(readout.hold_masks, options.max_steps) - readout.locate_from
         at_first = places * max(0, math.ceil(steps / readout.locate_every))
     else:
         seconds += places / readout.locate_every
-    counted_from = max(options.patience_from, readout.hold_features, readout.hold_masks)
+    counted_from = max(options.patience_from, model.members[0].readout.n_held_steps)
     least = min(counted_from + options.check_every * options.patience * options.n_rates, options.max_steps)
     return Plan(
         n_images=sum(len(part.images) for part in data.parts),
@@ -103,7 +103,7 @@ def estimate_memory(model: Network, data: TrainingData | SharedData, n_processes
     located = [
         location_memory(member, len(part.images))
         for member, part in pairs
-        if isinstance(member.readout, PosteriorReadout) or member.options.readout.hold_masks
+        if isinstance(member.readout, PosteriorReadout) or member.readout.holds_masks(0)
     ]
     at_once = max([at_once, *located])
     if model.options.readout.start == "features":
@@ -146,7 +146,7 @@ def _seconds_of_places(model: Network, data: TrainingData | SharedData) -> float
     trial, seconds = copy.deepcopy(model), 0.0
     for member, part in zip(trial.members, data.parts, strict=True):
         readout = member.readout
-        if not (isinstance(readout, PosteriorReadout) or member.options.readout.hold_masks):
+        if not (isinstance(readout, PosteriorReadout) or readout.holds_masks(0)):
             continue
         if isinstance(readout, PosteriorReadout) and readout.evidence_renewed is not None:
             readout.evidence_renewed.fill_(True)  # which is done once in a fit

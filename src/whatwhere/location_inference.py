@@ -5,6 +5,8 @@ places drawn from q_n raise its first term; the softmax of the log likelihoods o
 highest. `locate` goes beyond F in three ways: the evidence is tempered at first, when the core knows little; weights
 are integrated out of it where that can be done, for with one weight given the places look surer than they are; and
 weights that are solved for are drawn towards each other.
+
+Masks of the factorised readout that are held at one pixel are moved by the same evidence, to its maximum.
 """
 
 import math
@@ -20,11 +22,7 @@ from whatwhere.losses import LOSSES
 from whatwhere.model import Model, spread
 from whatwhere.noise_models import NOISE_MODELS, NoiseModel, choose_noise, fit_noise
 from whatwhere.normal_hierarchy import shrunken
-from whatwhere.place_evidence import (
-    constant_evidence,
-    count_places,
-    feature_batches,
-)
+from whatwhere.place_evidence import constant_evidence, count_places, feature_batches
 from whatwhere.readouts import FactorizedReadout, PosteriorReadout
 from whatwhere.recentring import recentre
 from whatwhere.stored_images import Images
@@ -54,7 +52,7 @@ def is_due(model: Model, step: int) -> bool:
     """Whether places are to be inferred before this step: of masks as long as they are held."""
     options = model.options.readout
     since = step - options.locate_from
-    inferred = isinstance(model.readout, PosteriorReadout) or step < options.hold_masks
+    inferred = isinstance(model.readout, PosteriorReadout) or model.readout.holds_masks(step)
     return inferred and since >= 0 and since % options.locate_every == 0
 
 
@@ -66,7 +64,8 @@ def locate(
 
     Of the posterior readout: weights, noise and posterior. With an identity output the weights of each neuron are
     solved for, drawn towards the population's mean as far as the population's spread says. Of the factorised readout,
-    while its masks are held: the one pixel with the highest evidence, see `_look_where_evident`.
+    while its masks are held: the one pixel whose features explain the neuron best, whatever its weights; those that it
+    has stay.
 
     images (n_images, C, H, W), responses (n_images, n_neurons), in the units of the fit. members: see `recentre`.
     """

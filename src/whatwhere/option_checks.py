@@ -1,11 +1,16 @@
 """Options of a convolutional model that contradict each other, or have nothing to act on: told before any work."""
 
-from whatwhere.config import WHOLE_EVERY, CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions
+from dataclasses import replace
+
+from whatwhere.config import WHOLE_EVERY, CoreOptions, ModelOptions, PenaltyOptions, ReadoutOptions, TrainingOptions
 from whatwhere.errors import OptionError
 from whatwhere.readouts import READOUTS
 
 SHRUNKEN = ("mask_l1", "feature_l1", "product_l1")
 """Penalties of readouts that proximal steps take; the core's group penalty is split, see `Core.group_sparsity`."""
+
+SPARSE = (*SHRUNKEN, "group_sparsity")
+"""Penalties that make weights exactly 0 by proximal steps; the last is the core's."""
 
 
 def check_options(readout: str, options: ModelOptions, *, frozen: bool = False) -> None:
@@ -40,14 +45,14 @@ def check_options(readout: str, options: ModelOptions, *, frozen: bool = False) 
             " 'average', or give the last layer more maps."
         )
     if readout == "factorized":
-        _check_masks(options.readout, _n_features(options.core))
+        _check_masks(options.readout, options.training, _n_features(options.core))
+    if options.training.proximal and not any(map(is_sparse, options.penalties.candidates())):
+        raise OptionError(
+            "proximal has nothing to act on: no penalty of these strengths makes weights sparse. Set it to false, or"
+            f" give one of {', '.join(map(repr, sorted(READOUTS[readout].strengths & set(SPARSE) | {SPARSE[-1]})))}."
+        )
     for penalties in options.penalties.candidates():
         _check_strengths(readout, penalties, options.core, frozen)
-        if options.training.proximal and not is_sparse(readout, penalties):
-            raise OptionError(
-                "proximal has nothing to act on: no penalty of these strengths makes weights sparse. Set it to false,"
-                f" or give one of {', '.join(map(repr, sorted(_sparse(readout))))}."
-            )
         if options.training.whole_every != WHOLE_EVERY and not (options.training.proximal and readout == "factorized"):
             raise OptionError(
                 f"whole_every (={options.training.whole_every}) has nothing to act on: it is for proximal steps of the"
@@ -70,7 +75,7 @@ def _check_choices(readout: str, options: ReadoutOptions) -> None:
             )
 
 
-def _check_masks(options: ReadoutOptions, n_features: int) -> None:
+def _check_masks(options: ReadoutOptions, training: TrainingOptions, n_features: int) -> None:
     """No choice about the factorised readout's masks that contradicts another, or has nothing to act on."""
     if options.mask_norm == "unit" and n_features == 1:
         raise OptionError(
@@ -87,13 +92,21 @@ def _check_masks(options: ReadoutOptions, n_features: int) -> None:
             f"mask_noise (={options.mask_noise}) has nothing to act on: with hold_masks (={options.hold_masks}) masks"
             f" are one pixel at first. Leave it at {default.mask_noise}, or set hold_masks to 0."
         )
-    for name in ("locate_every", "locate_from", "prior_ridges"):
+    if options.hold_masks >= training.max_steps > 0:
+        raise OptionError(
+            f"hold_masks (={options.hold_masks}) leaves none of max_steps (={training.max_steps}) to free masks, on"
+            " which their penalties could act: give fewer, or choose the fixed-mask readout."
+        )
+    inferred = options.hold_masks > options.locate_from
+    for name in ("locate_every", "locate_from", "prior_ridges", "noise"):
         value = getattr(options, name)
-        used = options.hold_masks or (name == "prior_ridges" and options.start == "features")
+        used = inferred or (name == "prior_ridges" and options.start == "features")
+        used = used or (name == "locate_from" and options.hold_masks > 0)
         if value != getattr(default, name) and not used:
             raise OptionError(
                 f"{name} (={value!r}) has nothing to act on: places of a factorized readout are inferred while its"
-                f" masks are held. Leave it at {getattr(default, name)!r}, or give hold_masks."
+                f" masks are held, from locate_from (={options.locate_from}) on. Leave it at"
+                f" {getattr(default, name)!r}, or give more hold_masks (={options.hold_masks})."
             )
 
 
@@ -125,15 +138,18 @@ def _check_strengths(readout: str, penalties: PenaltyOptions, core: CoreOptions,
         )
 
 
-def _sparse(readout: str) -> frozenset[str]:
-    """The penalties of a model that make weights exactly 0 by proximal steps."""
-    return (READOUTS[readout].strengths & frozenset(SHRUNKEN)) | {"group_sparsity"}
-
-
-def is_sparse(readout: str, penalties: PenaltyOptions) -> bool:
-    """Whether proximal steps have anything to act on: a penalty of these strengths makes weights exactly 0."""
+def is_sparse(penalties: PenaltyOptions) -> bool:
+    """Whether proximal steps have anything to act on: a penalty of these single strengths makes weights exactly 0."""
     strengths = penalties.single()
-    return any(strengths[name] for name in _sparse(readout))
+    return any(strengths[name] for name in SPARSE)
+
+
+def with_penalties(options: ModelOptions, penalties: PenaltyOptions) -> ModelOptions:
+    """The options of one candidate: its strengths, and no proximal steps where these leave them nothing to do."""
+    training = options.training
+    if training.proximal and not is_sparse(penalties):
+        training = replace(training, proximal=False, whole_every=WHOLE_EVERY)
+    return replace(options, penalties=penalties, training=training)
 
 
 def _n_features(core: CoreOptions) -> int:
@@ -146,6 +162,6 @@ def _check_scale(strengths: dict[str, float]) -> None:
     if bool(mask) != bool(feature):
         raise OptionError(
             f"mask_l1 (={mask}) without feature_l1 (={feature}), or the reverse, is no penalty while"
-            " feature_norm='free': the other factor grows instead. Give both, use product_l1, or choose"
+            " both norms are 'free': the other factor grows instead. Give both, use product_l1, or choose"
             " feature_norm='unit' or mask_norm='unit'."
         )

@@ -1,11 +1,12 @@
 """Default options: for recordings, for the paper's linear and nonlinear simulations, with each readout's strengths."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import is_dataclass, replace
 from typing import Any
 
 from whatwhere.checks import check_choice
 from whatwhere.config import (
+    WHOLE_EVERY,
     CoreOptions,
     ModelOptions,
     PenaltyOptions,
@@ -70,6 +71,10 @@ least the few responses that tell what they prefer."""
 KERNELS = PenaltyOptions(smoothness=2e-4, group_sparsity=2e-4)
 """Recordings are short: kernels that are smooth and read few maps generalise better, and settle in fewer steps."""
 
+HELD = replace(RECORDING.readout, mask_norm="unit", hold_masks=500, locate_from=50)
+"""Averages of noisy neurons rarely show where they look, and masks that are free from the start fit noise at hundreds
+of pixels. In 500 steps the core learns enough for its features to show it; narrow masks are fitted from there."""
+
 SLOW_FULL = TrainingOptions(learning_rate=2e-4)
 """The fully connected readout sums tens of thousands of weights: at 3e-3, Adam's first step alone throws it far off."""
 
@@ -78,7 +83,7 @@ PRESETS = {
         "factorized": replace(
             RECORDING,
             penalties=replace(KERNELS, mask_l1=(0.03, 0.06), feature_l1=0.005),
-            readout=replace(RECORDING.readout, mask_norm="unit", hold_masks=500, locate_from=50),
+            readout=HELD,
             training=TrainingOptions(proximal=True),
         ),
         "fixed-mask": replace(RECORDING, penalties=replace(KERNELS, feature_l1=(0.003, 0.01))),
@@ -201,30 +206,50 @@ def options_over_preset(model: str, preset: str, values: dict[str, Any]) -> Mode
     given = plain.get("penalties")
     if isinstance(given, dict) and any(strength in given for strength in READOUT_STRENGTHS):
         base["penalties"].update(dict.fromkeys(READOUT_STRENGTHS, 0.0))
-    return _without_idle(model, make_options(ModelOptions, merge(base, plain)), plain)
+    return without_idle(model, make_options(ModelOptions, merge(base, plain)), plain)
 
 
-def _without_idle(model: str, options: ModelOptions, given: Mapping[str, Any]) -> ModelOptions:
-    """Without what the preset has and nothing can use, unless it was given."""
-    readout, one_map = options.readout, options.core.layers()[-1].n_maps == 1
-    idle = {
-        "penalties": {
-            "group_sparsity": (0.0, options.core.n_layers == 1),
-            "feature_l1": (0.0, one_map and model == "factorized"),
-        },
-        "readout": {
-            "hold_features": (0, one_map or readout.start == "average"),
-            "mask_norm": ("free", one_map or readout.feature_norm == "unit"),
-            "locate_from": (ReadoutOptions().locate_from, model == "factorized" and not readout.hold_masks),
-        },
-    }
-    for concern, unused in idle.items():
-        asked = given.get(concern)
-        asked = asked if isinstance(asked, Mapping) else {}
-        values = {name: value for name, (value, is_idle) in unused.items() if is_idle and name not in asked}
-        options = replace(options, **{concern: replace(getattr(options, concern), **values)})
-    training = given.get("training")
-    asked_proximal = isinstance(training, Mapping) and "proximal" in training
-    if asked_proximal or all(is_sparse(model, penalties) for penalties in options.penalties.candidates()):
-        return options
-    return replace(options, training=replace(options.training, proximal=False))
+def without_idle(model: str, options: ModelOptions, given: Mapping[str, Any]) -> ModelOptions:
+    """Without what a preset or another fit had and nothing can use, unless it was given.
+
+    given: by concern, a mapping by option of what was asked for. Of two norms that are fixed that which was asked for
+    stays; masks are held for at most half of the steps, and places inferred in at least half of those.
+    """
+    asked = {(concern, name) for concern, of in given.items() if isinstance(of, Mapping) for name in of}
+    one_map = options.core.layers()[-1].n_maps == 1
+    if options.core.n_layers == 1:
+        options = _unless_asked(options, asked, "penalties", group_sparsity=0.0)
+    if one_map or options.readout.start == "average":
+        options = _unless_asked(options, asked, "readout", hold_features=0)
+    if model == "factorized":
+        if one_map:
+            options = _unless_asked(options, asked, "penalties", feature_l1=0.0)
+            options = _unless_asked(options, asked, "readout", mask_norm="free")
+        options = _with_masks(options, asked)
+    if not any(map(is_sparse, options.penalties.candidates())):
+        options = _unless_asked(options, asked, "training", proximal=False)
+    if not options.training.proximal:
+        options = _unless_asked(options, asked, "training", whole_every=WHOLE_EVERY)
+    return options
+
+
+def _with_masks(options: ModelOptions, asked: Set[tuple[str, str]]) -> ModelOptions:
+    """As `without_idle`, of the masks of the factorised readout."""
+    if options.readout.mask_norm == options.readout.feature_norm == "unit":
+        other = "feature_norm" if ("readout", "mask_norm") in asked else "mask_norm"
+        options = _unless_asked(options, asked, "readout", **{other: "free"})
+    most = options.training.max_steps // 2
+    options = _unless_asked(options, asked, "readout", hold_masks=min(options.readout.hold_masks, most))
+    readout, default = options.readout, ReadoutOptions()
+    if readout.hold_masks:
+        return _unless_asked(options, asked, "readout", locate_from=min(readout.locate_from, readout.hold_masks // 2))
+    idle = {name: getattr(default, name) for name in ("locate_from", "locate_every", "noise")}
+    if readout.start != "features":
+        idle["prior_ridges"] = default.prior_ridges
+    return _unless_asked(options, asked, "readout", **idle)
+
+
+def _unless_asked(options: ModelOptions, asked: Set[tuple[str, str]], concern: str, **values: Any) -> ModelOptions:
+    """With these values of a concern but for those that were asked for."""
+    changed = {name: value for name, value in values.items() if (concern, name) not in asked}
+    return replace(options, **{concern: replace(getattr(options, concern), **changed)})

@@ -9,21 +9,22 @@ from whatwhere.training import Trainer
 from whatwhere.training_data import SharedData, TrainingData
 
 
-def steps_at_each_rate(history: Sequence[Check]) -> list[int]:
-    """How many steps at each learning rate led to the best parameters, those gone back on left out.
+def steps_at_each_rate(history: Sequence[Check]) -> list[tuple[int, int]]:
+    """For each learning rate the step that it began at, and how many steps at it led to the best parameters.
 
     >>> checks = [Check(0, 1.0, 0, 5, 0), Check(10, 1.0, 0, 3, 0), Check(20, 1.0, 0, 4, 0), Check(30, 0.1, 0, 2, 0)]
     >>> steps_at_each_rate(checks)
-    [10, 10]
+    [(0, 10), (20, 10)]
     """
-    best, steps, start = float("inf"), [0], 0
+    best, starts, steps, start = float("inf"), [0], [0], 0
     for before, check in zip([history[0], *history], history, strict=False):
         if check.learning_rate != before.learning_rate:
             steps.append(0)
             start = before.step
+            starts.append(start)
         if check.validation_loss < best:
             best, steps[-1] = check.validation_loss, check.step - start
-    return steps
+    return list(zip(starts, steps, strict=True))
 
 
 def refit(
@@ -42,8 +43,9 @@ def refit(
     """
     trainer = Trainer(model.train(), data.all_images(), seed=seed, parallel=parallel)
     try:
-        for number, n_steps in enumerate(steps_at_each_rate(history)):
+        for number, (first, n_steps) in enumerate(steps_at_each_rate(history)):
             trainer.set_rate(number)
+            trainer.schedule.step = first  # what is held in some steps is held in as many here
             for _ in range(n_steps):
                 if any(parallel.any(interrupted())):
                     return False

@@ -143,6 +143,7 @@ class Trainer:
         """One batch: gradient of loss and penalties, the optimiser's update, proximal step, projection."""
         step, members = self.schedule.step, self.model.members
         if is_due(members[0], step):
+            self.check_finite()
             for active in self.active:
                 active.end()  # whole masks are moved
             for number, (member, data) in enumerate(zip(members, self.data.parts, strict=True)):
@@ -155,15 +156,14 @@ class Trainer:
                 self._as_first()  # for a pixel that is 0 in one process alone would make other messages
             active.choose(whole)
         drawn = [batches.of_step(step) for batches in self.of_recordings]
-        part = self.batches.part
         for number, member in enumerate(members):
             member.readout.step_seed = draw_seed(self.seed, -1 - step, number)  # below 0, where no epoch is
-            member.readout.step_part = part
+            member.readout.step_part = self.batches.part
         optimizers = [self.optimizer, *(inner for active in self.active for inner in active.optimizers())]
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         wanted = [data.responses[rows] for data, (rows, _) in zip(self.data.parts, drawn, strict=True)]
-        loss = backpropagate(self.model, [images for _, images in drawn], wanted, part.share)
+        loss = backpropagate(self.model, [images for _, images in drawn], wanted, self.batches.part.share)
         stepped = (value for optimizer in optimizers for group in optimizer.param_groups for value in group["params"])
         self.parallel.sum_([loss, *(value.grad for value in stepped if value.grad is not None)])
         self.training_loss += loss
@@ -172,10 +172,10 @@ class Trainer:
         if self.options.proximal:
             shrink(self.model, *optimizers)
         for member in members:
-            if step < member.options.readout.hold_features:
+            if member.readout.holds_features(step):
                 member.readout.hold()
-            if isinstance(member.readout, FactorizedReadout) and step < member.options.readout.hold_masks:
-                member.readout.hold_masks()
+            if member.readout.holds_masks(step):
+                member.readout.keep_one_pixel()
             member.readout.project()
         self.schedule.step += 1
 
@@ -219,7 +219,7 @@ class Trainer:
 
     def _look(self) -> None:
         """Checks the validation loss and decides: keep going, go back and slow down, or stop."""
-        schedule, options, readout = self.schedule, self.options, self.model.options.readout
+        schedule, options = self.schedule, self.options
         validation_loss = self._validation_loss()
         n_steps = schedule.step - schedule.history[-1].step if schedule.history else 0
         training_loss = self.training_loss.item() / n_steps if n_steps else math.nan
@@ -231,7 +231,7 @@ class Trainer:
         if validation_loss < schedule.best_loss:
             schedule.best_loss, schedule.best_step, schedule.checks_without_better = validation_loss, schedule.step, 0
             self.best = {name: tensor.clone() for name, tensor in self._state().items()}
-        elif schedule.step > max(options.patience_from, readout.hold_features, readout.hold_masks):
+        elif schedule.step > max(options.patience_from, self.model.members[0].readout.n_held_steps):
             schedule.checks_without_better += 1
         if schedule.checks_without_better >= options.patience:
             self._slow_down()

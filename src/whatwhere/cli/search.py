@@ -87,7 +87,7 @@ def search(
 ) -> None:
     """Search a space of options and strengths: each point fitted once, judged on validation images, kept as it ends.
 
-    The space is a YAML file with model, options and space: `core.n_maps: [8, 16]`, or a range, `penalties.product_l1:
+    The space is a YAML file with model, options and space: `core.n_maps: [8, 16]`, or a range, `penalties.mask_l1:
     {low: 0.01, high: 0.1, log: true, n: 4}`, of which a grid takes n values. Options, --config and --set are of all
     points, and the seed is the sampler's, too. The best point alone is scored on the held-out part. Killed, or stopped
     by Ctrl-C, a search goes on with --resume; so may several machines on one storage.

@@ -19,6 +19,7 @@ from whatwhere.estimators.resume import checkpoint_path
 from whatwhere.interrupts import interruptible
 from whatwhere.metrics import correlation
 from whatwhere.model import Model
+from whatwhere.option_checks import with_penalties
 from whatwhere.parallel import Parallel
 from whatwhere.refitting import refit
 from whatwhere.shared_model import SharedModel
@@ -52,7 +53,7 @@ def fit_candidates(
     begun: dict[str, Tensor] = {}
     with interruptible() as interrupted:
         for number, penalties in enumerate(candidates):
-            model = make(replace(options, penalties=penalties))
+            model = make(with_penalties(options, penalties))
             if number == 0:
                 plan = partial(make_plan, model, data, len(candidates), notes, parallel.size)
                 parallel.from_first(partial(_tell, observer, plan))
@@ -85,9 +86,14 @@ def fit_candidates(
     return models[0], results
 
 
+_BEGINNINGS = ("readout.held", "readout.pixels")
+"""What is held at the beginning of a fit, of no use to one that goes on from another."""
+
+
 def load_start(model: Model, start: dict[str, Tensor]) -> None:
-    """Gives a model these parameters; `OptionError` where they are of another architecture."""
-    ours = model.state_dict()
+    """Gives a model these parameters, which nothing holds; `OptionError` where they are of another architecture."""
+    ours = {name: tensor for name, tensor in model.state_dict().items() if name not in _BEGINNINGS}
+    start = {name: tensor for name, tensor in start.items() if name not in _BEGINNINGS}
     wrong = [name for name, tensor in ours.items() if name not in start or start[name].shape != tensor.shape]
     wrong += start.keys() - ours.keys()
     if wrong:
@@ -95,7 +101,8 @@ def load_start(model: Model, start: dict[str, Tensor]) -> None:
             f"start has parameters that do not fit ({some_of(wrong)}): expected a model with the same readout, core,"
             " neurons and size of images."
         )
-    model.load_state_dict(start)
+    model.load_state_dict(start, strict=False)
+    model.readout.let_go()
 
 
 def _tell(observer: Observer | None, plan: Callable[[], Plan]) -> None:

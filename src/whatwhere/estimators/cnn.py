@@ -126,7 +126,8 @@ class CNN(Estimator):
     ) -> Self:
         """As every model's; `start`: a fitted model of the same kind and architecture, whose parameters it starts from.
 
-        Raises `OptionError` where the parameters of `start` do not fit, or where a fitted core is given, too.
+        Nothing is then held (`readout.hold_masks`, `hold_features`): its masks and weights are no guess. Raises
+        `OptionError` where the parameters of `start` do not fit, or where a fitted core is given, too.
         """
         if start is not None and self.given_core is not None:
             raise OptionError("start gives all parameters, and this model has a fitted core to begin with: give one.")

@@ -1,18 +1,17 @@
 """A core that was fitted to other recordings, and what becomes of options where a fit begins with it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from whatwhere.checks import check_choice
-from whatwhere.config import WHOLE_EVERY, ModelOptions
+from whatwhere.config import ModelOptions
 from whatwhere.errors import InputError, OptionError
 from whatwhere.model import Model
 from whatwhere.plain_options import as_plain, make_options, merge
-from whatwhere.presets import READOUT_STRENGTHS
-from whatwhere.readouts import READOUTS
+from whatwhere.presets import READOUT_STRENGTHS, without_idle
 
 CORES = ("frozen", "trained")
 """What becomes of the core: it stays as it is, or it is where training begins."""
@@ -76,17 +75,4 @@ def options_with_core(model: str, fitted: ModelOptions, core: str, values: Mappi
         base["penalties"].update(dict.fromkeys(READOUT_STRENGTHS, 0.0))
     if core == "frozen":
         base["penalties"].update({"smoothness": 0.0, "group_sparsity": 0.0})
-    options: ModelOptions = make_options(ModelOptions, merge(base, plain))
-    return (
-        _without_proximal(model, options)
-        if core == "frozen" and "proximal" not in plain.get("training", {})
-        else options
-    )
-
-
-def _without_proximal(model: str, options: ModelOptions) -> ModelOptions:
-    """Without proximal steps where group sparsity of the core was all that they were for."""
-    strengths = READOUTS[model].strengths & {"mask_l1", "feature_l1", "product_l1"}
-    if not options.training.proximal or any(getattr(options.penalties, name) for name in strengths):
-        return options
-    return replace(options, training=replace(options.training, proximal=False, whole_every=WHOLE_EVERY))
+    return without_idle(model, make_options(ModelOptions, merge(base, plain)), plain)

@@ -17,9 +17,9 @@ def transferred(
 
     core: "frozen", neither its parameters nor the statistics of its normalisation change, and it has no penalties; or
     "trained", it is where training begins. options: by concern, `{"training": {"max_steps": 500}}`, over those that
-    `source` was fitted with; strengths are searched anew. Places start from averages, as in any fit. Images may have
-    another size than those of `source`, not other channels. Raises `OptionError` for a model that has no core, an
-    unknown `core`, or options that a fitted core does not allow.
+    `source` was fitted with; strengths are searched anew. Places start from averages, and are inferred as in any
+    fit. Images may have another size than those of `source`, not other channels. Raises `OptionError` for a model that
+    has no core, an unknown `core`, or options that a fitted core does not allow.
 
     >>> transferred(model, "frozen").fit(recording)  # doctest: +SKIP
     """

@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from whatwhere.config import ReadoutOptions
 from whatwhere.parallel import Part
 
 _TINY = 1e-12
@@ -54,8 +55,10 @@ class Readout(nn.Module, ABC):
     weights: Tensor
     """Feature weights, (n_neurons, K); of the fully connected readout (n_neurons, K, h, w)."""
 
+    options: ReadoutOptions
+
     held: Tensor
-    """Feature weights as they start, (n_neurons, K); there after `may_hold`."""
+    """Feature weights as they start, (n_neurons, K), 0 once they are let go; there after `may_hold`."""
 
     @abstractmethod
     def forward(self, maps: Tensor) -> Tensor:
@@ -71,7 +74,28 @@ class Readout(nn.Module, ABC):
 
     def may_hold(self) -> None:
         """Makes room for `held`, which a fit that goes on later needs again."""
-        self.register_buffer("held", torch.zeros_like(self.weights))
+        self.register_buffer("held", torch.ones_like(self.weights))
+
+    def holds_features(self, step: int) -> bool:
+        """Whether feature weights keep their proportions in this step."""
+        return step < self.options.hold_features and bool(self.held.any())
+
+    def holds_masks(self, step: int) -> bool:
+        """Whether masks are one pixel in this step, which is inferred."""
+        return False
+
+    @property
+    def n_held_steps(self) -> int:
+        """Steps of a fit's beginning in which something is held."""
+        return self.options.hold_features if self.holds_features(0) else 0
+
+    def let_go(self) -> None:
+        """Holds nothing: of a fit that starts from the parameters of another."""
+        if self.options.hold_features:
+            self.held.zero_()
+
+    def keep_one_pixel(self) -> None:
+        """Masks back to the one pixel that they are held at, of which a step may have made more."""
 
     @torch.no_grad()
     def hold(self) -> None:

@@ -16,6 +16,9 @@ from whatwhere.readouts.support import Restricted, SupportCache
 _LARGEST = 0.99
 """Of the largest value of a mask of norm one, the most that a proximal step takes."""
 
+_SMALLEST = 0.01
+"""Of the median neuron's amplitude, the least that one with a mask of norm one starts at: from 0 it could not grow."""
+
 
 class FactorizedReadout(Readout):
     """q_kijn = m_ijn w_kn (Klindt et al. 2017, equation 3).
@@ -25,13 +28,15 @@ class FactorizedReadout(Readout):
     left free, which needs the product of the two norms, or both norms, to be penalised. Where |m_n| = 1, proximal steps
     of an L1 penalty are those on the sphere: they take from a mask what is small, and nothing from the neuron.
 
-    With `hold_masks` each mask is at first one pixel, `pixels`, where `location_inference` moves it.
+    With `hold_masks` each mask is at first one pixel, `pixels`, where `location_inference` moves it; -1 where masks are
+    free from the first step on.
     """
 
     strengths: ClassVar[frozenset[str]] = frozenset({"mask_l1", "feature_l1", "product_l1"})
     choices: ClassVar[frozenset[str]] = frozenset(
         {
             "dropout",
+            "noise",
             "nonnegative_masks",
             "nonnegative_features",
             "hold_features",
@@ -89,8 +94,29 @@ class FactorizedReadout(Readout):
         if self.pixels is not None:
             self.pixels.copy_(start.peaks)
         if self.options.mask_norm == "unit":
-            self.weights.mul_(self.mask.flatten(1).norm(dim=1, keepdim=True))
+            self._scale_weights(start)
         self.project()
+
+    def _scale_weights(self, start: Start) -> None:
+        """Gives feature weights the scale that masks of norm one cannot have; a silent neuron's is small, but not 0."""
+        lengths = self.mask.flatten(1).norm(dim=1)
+        spoken = lengths[lengths > 0]
+        self.weights.mul_(lengths.clamp(min=_SMALLEST * (spoken.median() if len(spoken) else 1.0))[:, None])
+        peaks = start.peaks.to(self.mask.device)[:, None]
+        silent = torch.zeros_like(self.mask).flatten(1).scatter_(1, peaks, (lengths == 0).to(self.mask)[:, None])
+        self.mask.add_(silent.view_as(self.mask))
+
+    def holds_masks(self, step: int) -> bool:
+        return step < self.options.hold_masks and self.pixels is not None and bool((self.pixels >= 0).all())
+
+    @property
+    def n_held_steps(self) -> int:
+        return max(super().n_held_steps, self.options.hold_masks if self.holds_masks(0) else 0)
+
+    def let_go(self) -> None:
+        super().let_go()
+        if self.pixels is not None:
+            self.pixels.fill_(-1)
 
     @torch.no_grad()
     def look_at(self, pixels: Tensor) -> None:
@@ -108,8 +134,7 @@ class FactorizedReadout(Readout):
         return self.pixels, self.mask.flatten(1).gather(1, self.pixels[:, None])[:, 0]
 
     @torch.no_grad()
-    def hold_masks(self) -> None:
-        """Masks back to their one pixel, of which a step may have made more."""
+    def keep_one_pixel(self) -> None:
         assert self.pixels is not None
         if self.restricted is None:
             pixels, values = self.held_place()
@@ -146,10 +171,11 @@ class FactorizedReadout(Readout):
         """As `Readout.limited`: of |m_n| = 1 the largest value is left, however strong the penalty."""
         if self.options.mask_norm == "free" or values is self.weights:
             return thresholds
+        sizes = values.clamp(min=0.0) if self.options.nonnegative_masks else values.abs()
         if self.restricted is None:
-            most = values.abs().amax((1, 2), keepdim=True)
+            most = sizes.amax((1, 2), keepdim=True)
         else:
-            most = self.restricted.most()[self.restricted.support.rows]
+            most = self.restricted.most(sizes)[self.restricted.support.rows]
         return torch.minimum(torch.as_tensor(thresholds).to(values), _LARGEST * most)
 
     def _mask_norms(self) -> Tensor:

@@ -81,10 +81,10 @@ class Restricted:
         """The root of the sum of the squares of each neuron's values: (n_neurons,)."""
         return self._sums(self.values.square()).sqrt()
 
-    def most(self) -> Tensor:
-        """The largest magnitude of each neuron's values, 0 where it has none: (n_neurons,)."""
+    def most(self, sizes: Tensor) -> Tensor:
+        """The largest of each neuron's sizes (n_values,), which are not negative, 0 where it has none: (n_neurons,)."""
         zeros = self.values.new_zeros(self.support.shape[0])
-        return zeros.scatter_reduce_(0, self.support.rows, self.values.abs(), "amax")
+        return zeros.scatter_reduce_(0, self.support.rows, sizes, "amax")
 
     def _sums(self, of_values: Tensor) -> Tensor:
         return self.values.new_zeros(self.support.shape[0]).index_add_(0, self.support.rows, of_values)

@@ -153,7 +153,7 @@ def read_space(path: str | Path) -> Space:
       core: {kernel_sizes: [9, 5, 5]}
     space:
       core.n_maps: [8, 16, 32]   # some values
-      penalties.product_l1: {low: 0.01, high: 0.1, log: true, n: 4}   # or a range, of which a grid takes n
+      penalties.mask_l1: {low: 0.01, high: 0.1, log: true, n: 4}  # or a range, of which a grid takes n
     ```
 
     Raises `FormatError` for a file that is no such YAML, `OptionError` for a model, axis or range that cannot be.
