@@ -187,7 +187,7 @@ def test_penalties_of_the_core_and_zeros_suit_every_readout(name: str) -> None:
     check_options(name, options(smoothness=1.0, group_sparsity=(0.1, 1.0), weight_l2=0.0, mask_l1=(0.0, 0.0)))
 
 
-FREE = "or the reverse, is no penalty while feature_norm='free': the other factor grows"
+FREE = "or the reverse, is no penalty while both norms are 'free': the other factor grows"
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_poisson_loss_of_a_prediction_that_may_be_negative_is_refused() -> None:
         ("gaussian", {"feature_norm": "unit"}),
         ("posterior", {"nonnegative_masks": True}),
         ("factorized", {"covariance": "isotropic"}),
-        ("factorized", {"noise": "rate"}),
+        ("fixed-mask", {"noise": "rate"}),
         ("gaussian", {"widths": (0.0, 1.0)}),
         ("fixed-mask", {"position_std": 0.2}),
         ("posterior", {"dropout": 0.5}),
@@ -386,7 +386,7 @@ def test_poisson_loss_of_a_prediction_that_may_be_negative_is_refused() -> None:
 def test_a_choice_that_the_readout_would_ignore_is_refused(name: str, choice: dict) -> None:
     with pytest.raises(OptionError, match=rf"the {name} readout has no option '{next(iter(choice))}'"):
         Model(name, options(readout=choice), SHAPES)
-    owner = next(kind for kind in ("factorized", "gaussian", "posterior") if set(choice) <= READOUTS[kind].choices)
+    owner = next(kind for kind in ("posterior", "gaussian", "factorized") if set(choice) <= READOUTS[kind].choices)
     Model(owner, options(readout=choice), SHAPES)
 
 

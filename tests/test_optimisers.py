@@ -446,6 +446,7 @@ def test_images_in_float32_are_fitted_in_the_models_precision() -> None:
     [
         ("factorized", {"nonnegative_masks": True}, "nonnegative_masks"),
         ("gaussian", {"nonnegative_features": True}, "nonnegative_features"),
+        ("factorized", {"hold_masks": 5}, "hold_masks"),
     ],
 )
 def test_constraints_that_only_projection_holds_are_refused(readout: str, options: dict, named: str) -> None:
@@ -455,9 +456,10 @@ def test_constraints_that_only_projection_holds_are_refused(readout: str, option
 
 def test_a_unit_norm_is_refused_where_there_is_something_to_norm() -> None:
     fit_full_batch(model("factorized", feature_norm="unit"), *data(), options=OptimiserOptions(max_iterations=1))
-    chosen = ModelOptions(
-        core=CoreOptions(kernel_sizes=(3,), n_maps=2, padding="valid"),
-        readout=ReadoutOptions(feature_norm="unit"),
-    )
-    with pytest.raises(OptionError, match=r"feature_norm='unit'"):
-        fit_full_batch(Model("factorized", chosen, SHAPES), *data())
+    for norm in ("feature_norm", "mask_norm"):
+        chosen = ModelOptions(
+            core=CoreOptions(kernel_sizes=(3,), n_maps=2, padding="valid"),
+            readout=ReadoutOptions(**{norm: "unit"}),  # type: ignore[arg-type]
+        )
+        with pytest.raises(OptionError, match=rf"{norm}='unit'"):
+            fit_full_batch(Model("factorized", chosen, SHAPES), *data())

@@ -25,17 +25,17 @@ def checks(*rows: tuple[int, float, float]) -> list[Check]:
 @pytest.mark.parametrize(
     ("history", "expected"),
     [
-        (checks((0, 1.0, 5.0)), [0]),
-        (checks((0, 1.0, 5.0), (10, 1.0, 3.0), (20, 1.0, 4.0)), [10]),
-        (checks((0, 1.0, 5.0), (10, 1.0, 3.0), (20, 1.0, 4.0), (30, 0.1, 3.5), (40, 0.1, 2.0)), [10, 20]),
-        (checks((0, 1.0, 5.0), (10, 1.0, 3.0), (20, 1.0, 4.0), (30, 0.1, 3.5), (40, 0.1, 3.1)), [10, 0]),
+        (checks((0, 1.0, 5.0)), [(0, 0)]),
+        (checks((0, 1.0, 5.0), (10, 1.0, 3.0), (20, 1.0, 4.0)), [(0, 10)]),
+        (checks((0, 1.0, 5.0), (10, 1.0, 3.0), (20, 1.0, 4.0), (30, 0.1, 3.5), (40, 0.1, 2.0)), [(0, 10), (20, 20)]),
+        (checks((0, 1.0, 5.0), (10, 1.0, 3.0), (20, 1.0, 4.0), (30, 0.1, 3.5), (40, 0.1, 3.1)), [(0, 10), (20, 0)]),
         (
             checks((0, 1.0, 5.0), (5, 1.0, 6.0), (10, 0.3, 4.0), (15, 0.3, 4.5), (20, 0.1, 3.0), (25, 0.1, 2.9)),
-            [0, 5, 10],
+            [(0, 0), (5, 5), (15, 10)],
         ),
     ],
 )
-def test_steps_are_those_that_led_to_the_best(history: list[Check], expected: list[int]) -> None:
+def test_steps_are_those_that_led_to_the_best(history: list[Check], expected: list[tuple[int, int]]) -> None:
     assert steps_at_each_rate(history) == expected
 
 

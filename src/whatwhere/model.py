@@ -73,7 +73,7 @@ class Model(nn.Module):
         self.core.requires_grad_(not frozen)
         self.readout = READOUTS[readout](shapes.n_neurons, self.core.output_shape, options.readout)
         if options.readout.hold_features:
-            self.readout.may_hold()
+            self.readout.may_hold(options.readout.hold_features)
         self.bias = nn.Parameter(torch.zeros(shapes.n_neurons), not self.readout.solved)
         self.nonlinearity = NONLINEARITIES[options.readout.nonlinearity]()
 

@@ -7,7 +7,6 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from whatwhere.config import ReadoutOptions
 from whatwhere.parallel import Part
 
 _TINY = 1e-12
@@ -55,10 +54,11 @@ class Readout(nn.Module, ABC):
     weights: Tensor
     """Feature weights, (n_neurons, K); of the fully connected readout (n_neurons, K, h, w)."""
 
-    options: ReadoutOptions
-
     held: Tensor
     """Feature weights as they start, (n_neurons, K), 0 once they are let go; there after `may_hold`."""
+
+    n_feature_steps: int = 0
+    """Steps at a fit's beginning in which feature weights keep the proportions of `held`."""
 
     @abstractmethod
     def forward(self, maps: Tensor) -> Tensor:
@@ -72,13 +72,14 @@ class Readout(nn.Module, ABC):
         """Of the images that something is drawn for in training, those of the maps."""
         return Part(0, n_images, n_images) if self.step_part is None else self.step_part
 
-    def may_hold(self) -> None:
-        """Makes room for `held`, which a fit that goes on later needs again."""
+    def may_hold(self, n_steps: int) -> None:
+        """Makes room for `held`, which a fit that goes on later needs again, for so many steps."""
+        self.n_feature_steps = n_steps
         self.register_buffer("held", torch.ones_like(self.weights))
 
     def holds_features(self, step: int) -> bool:
         """Whether feature weights keep their proportions in this step."""
-        return step < self.options.hold_features and bool(self.held.any())
+        return step < self.n_feature_steps and bool(self.held.any())
 
     def holds_masks(self, step: int) -> bool:
         """Whether masks are one pixel in this step, which is inferred."""
@@ -87,11 +88,11 @@ class Readout(nn.Module, ABC):
     @property
     def n_held_steps(self) -> int:
         """Steps of a fit's beginning in which something is held."""
-        return self.options.hold_features if self.holds_features(0) else 0
+        return self.n_feature_steps if self.holds_features(0) else 0
 
     def let_go(self) -> None:
         """Holds nothing: of a fit that starts from the parameters of another."""
-        if self.options.hold_features:
+        if self.n_feature_steps:
             self.held.zero_()
 
     def keep_one_pixel(self) -> None:
