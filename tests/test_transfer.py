@@ -11,7 +11,10 @@ import whatwhere as ww
 from whatwhere.config import OptionError
 from whatwhere.errors import InputError, RunError
 from whatwhere.estimators import CNN
+from whatwhere.estimators.given_core import options_with_core
 from whatwhere.estimators.shared import KINDS
+from whatwhere.option_checks import check_options
+from whatwhere.presets import preset_options
 from whatwhere.shared_runs import model_with_core
 from whatwhere.simulation import simulate, simulate_population
 
@@ -161,3 +164,25 @@ def test_a_short_recording_is_explained_better_with_the_core_of_a_long_one() -> 
     alone = fev(asked.template().fit(recording), recording)
     assert fev(core_of.add("short", recording)["short"], recording) > alone + 0.1
     assert fev(core_of.add("short", recording, core="trained")["short"], recording) > alone
+
+
+@pytest.mark.parametrize("core", ["frozen", "trained"])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"readout": {"hold_masks": 0}}, {"hold_masks": 0, "locate_from": 100}),
+        ({"readout": {"feature_norm": "unit"}}, {"mask_norm": "free", "feature_norm": "unit"}),
+        ({"training": {"max_steps": 60}}, {"hold_masks": 30, "locate_from": 15}),
+    ],
+)
+def test_what_the_first_fit_had_and_this_one_cannot_use_goes(values: dict, expected: dict, core: str) -> None:
+    found = options_with_core("factorized", preset_options("factorized", "recording"), core, values)
+    check_options("factorized", found, frozen=core == "frozen")
+    assert {name: getattr(found.readout, name) for name in expected} == expected
+
+
+def test_without_a_sparse_penalty_a_transfer_takes_no_proximal_steps() -> None:
+    values = {"penalties": {"mask_l1": 0.0, "group_sparsity": 0.0}}
+    found = options_with_core("factorized", preset_options("factorized", "recording"), "trained", values)
+    check_options("factorized", found)
+    assert not found.training.proximal
